@@ -1,0 +1,27 @@
+"""CUDA: bfloat16 with float32 masters, TF32 for what stays float32, repeatable kernels."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from vnquant.accelerators.profile import Profile, usable_cores
+from vnquant.spec import TrainingSpec
+
+
+def configure(training: TrainingSpec, *, threads: int | None, compiled: bool | None) -> Profile:
+    # cuBLAS picks its workspace at random among streams unless this is set before first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads or usable_cores())
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    dtype = "float32" if training.precision == "float32" else "bfloat16"
+    return Profile(
+        device="cuda",
+        name=torch.cuda.get_device_name(0),
+        dtype=dtype,
+        threads=torch.get_num_threads(),
+        compile=True if compiled is None else compiled,
+    )

@@ -1,0 +1,113 @@
+"""Option groups shared by commands. The flag set is frozen by a test."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+# Repeated here because the pipeline's module is too heavy for --help; a test compares them.
+STAGE_NAMES = ("ingest", "features", "train", "evaluate", "optimize", "deploy", "forecast")
+
+
+def _group(*options: Decorator) -> Decorator:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+class Date(click.ParamType[Any]):
+    """A calendar date as YYYY-MM-DD."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dt.date:
+        if isinstance(value, dt.date):
+            return value
+        try:
+            return dt.date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a date; write it as 2021-12-31", param, ctx)
+
+
+class Bytes(click.ParamType[Any]):
+    """A size such as 6GB or 512MiB, in bytes."""
+
+    name = "size"
+    UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().upper().removesuffix("B")
+        digits = text.rstrip("KMGI")
+        try:
+            return int(float(digits) * self.UNITS[text[len(digits) :]])
+        except (KeyError, ValueError):
+            self.fail(f"{value!r} is not a size; write it as 6GB or 512MiB", param, ctx)
+
+
+workspace = _group(
+    click.option(
+        "--workspace",
+        "-w",
+        default="vnquant-workspace",
+        envvar="VNQUANT_WORKSPACE",
+        show_default=True,
+        help="Directory of runs and deployed sets.",
+    ),
+)
+
+prices = click.option(
+    "--prices",
+    type=click.Path(path_type=Path),
+    envvar="VNQUANT_PRICES",
+    help="Parquet or CSV file, or a directory of them. Default: embedded simulated prices.",
+)
+
+symbols = click.option(
+    "--symbols", multiple=True, metavar="SYMBOL...", help="Tickers: --symbols FPT VCB HPG."
+)
+
+selection = _group(
+    symbols,
+    click.option("--universe", type=click.Choice(["vn102", "all"]), help="A named list instead of --symbols."),
+    click.option("--start", type=Date(), help="First session used. Default: ten years before the last."),
+    click.option("--end", type=Date(), help="Last session used."),
+    click.option("--validation-start", type=Date(), help="Default: 252 sessions before --test-start."),
+    click.option("--test-start", type=Date(), help="Default: the last 504 sessions are the test part."),
+)
+
+recipe = _group(
+    click.option("--preset", type=click.Choice(["base", "small"]), default="base", show_default=True, help="Model sizes."),
+    click.option("--epochs", type=click.IntRange(1), help="Epochs per model."),
+    click.option("--batch-size", type=click.IntRange(1), help="Windows per step and model."),
+    click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Peak rate of AdamW."),
+    click.option("--patience", type=click.IntRange(0), help="Epochs without improvement before a symbol stops; 0: never."),
+    click.option("--seed", type=click.IntRange(0), help="Seed of all random numbers."),
+    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Computing precision."),
+)
+
+execution = _group(
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."),
+    click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: the usable cores."),
+    click.option("--stack-width", type=click.IntRange(1), help="Models trained at a time. Default: what memory allows."),
+    click.option("--compile/--no-compile", "compiled", default=None, help="Use torch.compile. Default: on CUDA only."),
+    click.option("--checkpoint-minutes", type=click.FloatRange(0), default=20.0, show_default=True, help="Time between checkpoints."),
+    click.option("--checkpoint-epochs", type=click.IntRange(1), help="Also save at every such epoch boundary."),
+    click.option("--memory-limit", type=Bytes(), help="Host memory to stay within, e.g. 6GB."),
+    click.option("--quiet", "-q", is_flag=True, help="No progress, only the result."),
+)
+
+force = _group(
+    click.option("--force", is_flag=True, help="Deploy although the gate refuses; recorded."),
+    click.option("--force-reason", metavar="TEXT", help="Why, for the registry's journal."),
+)

@@ -1,0 +1,1 @@
+"""Features, targets and windows: from clean bars to what a model reads."""

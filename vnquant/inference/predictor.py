@@ -1,0 +1,160 @@
+"""Run an ensemble over windows of a panel, stacked by shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from vnquant.errors import DataError
+from vnquant.features.panel import Panel
+from vnquant.features.windows import Scaler, gather
+from vnquant.stockformer.files import ModelFile, load_model
+from vnquant.stockformer.layout import Shape
+from vnquant.stockformer.losses import split_outputs
+from vnquant.stockformer.model import forward
+
+Predict = Callable[[torch.Tensor], torch.Tensor]
+"""Windows ``[M, B, T, F]`` to raw outputs ``[M, B, 2H + 1]``, for the models it was built with."""
+Build = Callable[[Shape, torch.Tensor], Predict]
+"""Makes a Predict from a shape and rows ``[M, P]``."""
+
+MODELS_PER_CALL = 16
+WINDOWS_PER_CALL = 64
+
+
+def eager(shape: Shape, rows: torch.Tensor) -> Predict:
+    """The plain stacked forward pass in float32."""
+    return lambda x: forward(shape, rows, x)
+
+
+def load_models(folder: Path, symbols: Iterable[str]) -> list[ModelFile]:
+    """All members of the given symbols from a folder of model files.
+
+    Raises:
+        DataError: a symbol has no model there, or a file is damaged.
+    """
+    models: list[ModelFile] = []
+    for symbol in symbols:
+        paths = sorted(folder.glob(f"{symbol}.m*.safetensors"))
+        if not paths:
+            raise DataError(
+                f"no trained model for {symbol}",
+                where=str(folder),
+                fix=f"train it: vnquant train --symbols {symbol}",
+            )
+        models += [load_model(p) for p in paths]
+    return models
+
+
+def scaled_features(panel: Panel, scalers: Mapping[str, Scaler]) -> np.ndarray:
+    """Features ``[R, F]`` with every symbol's rows scaled by its own scaler."""
+    out = np.full_like(panel.features, np.nan)
+    for i, symbol in enumerate(panel.symbols):
+        if symbol in scalers:
+            rows = slice(int(panel.offsets[i]), int(panel.offsets[i + 1]))
+            out[rows] = scalers[symbol].transform(panel.features[rows])
+    return out
+
+
+@torch.inference_mode()
+def predict(
+    models: Sequence[ModelFile],
+    panel: Panel,
+    ends: Mapping[str, np.ndarray],
+    *,
+    device: torch.device | None = None,
+    build: Build = eager,
+    advance: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Equal-weight ensemble forecasts, one row for each symbol and window.
+
+    Args:
+        models: every member of every symbol in ``ends``.
+        ends: panel rows of each window's last session, by symbol.
+        build: how a group of models is run; see `vnquant.inference.variants`.
+        advance: told how many model windows were computed.
+
+    Returns:
+        Columns symbol, date, close, mu_h and sigma_h (daily log returns, h = 1..H), p_up. The
+        ensemble's sigma is that of the equal mixture: mean variance plus variance of means.
+    """
+    device = device or torch.device("cpu")
+    scalers = {m.symbol: Scaler.from_dict(m.meta["scaler"]) for m in models}
+    features = torch.from_numpy(scaled_features(panel, scalers)).to(device)
+    groups: dict[Shape, list[ModelFile]] = {}
+    for m in models:
+        groups.setdefault(m.shape, []).append(m)
+    parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    for shape, members in groups.items():
+        # Similar lengths side by side: less padding in each call.
+        members = sorted(members, key=lambda m: (-len(ends[m.symbol]), m.symbol, m.member))
+        for begin in range(0, len(members), MODELS_PER_CALL):
+            chunk = members[begin : begin + MODELS_PER_CALL]
+            raw = _run_chunk(shape, chunk, features, ends, build)
+            for m, values in zip(chunk, raw, strict=True):
+                parts.setdefault(m.symbol, []).append(_descale(values, scalers[m.symbol]))
+                if advance is not None:
+                    advance(len(values))
+    frames = [_combine(panel, s, ends[s], parts[s]) for s in ends if s in parts]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _run_chunk(
+    shape: Shape,
+    chunk: Sequence[ModelFile],
+    features: torch.Tensor,
+    ends: Mapping[str, np.ndarray],
+    build: Build,
+) -> list[torch.Tensor]:
+    """Raw outputs of every model on its own windows, padded only inside a call."""
+    rows = torch.stack([m.row for m in chunk]).to(features.device)
+    call = build(shape, rows)
+    counts = [len(ends[m.symbol]) for m in chunk]
+    index = np.stack([np.resize(ends[m.symbol], max(counts)) for m in chunk])
+    placed = torch.from_numpy(index).to(features.device)
+    pieces = [
+        call(gather(features, placed[:, b : b + WINDOWS_PER_CALL], shape.lookback))
+        for b in range(0, placed.shape[1], WINDOWS_PER_CALL)
+    ]
+    raw = torch.cat(pieces, dim=1).float().cpu()
+    return [raw[i, :n] for i, n in enumerate(counts)]
+
+
+def _descale(raw: torch.Tensor, scaler: Scaler) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    out = split_outputs(raw)
+    scale = float(scaler.target_scale)
+    return (
+        out.mu.numpy().astype(np.float64) * scale,
+        out.sigma.numpy().astype(np.float64) * scale,
+        torch.sigmoid(out.logit.double()).numpy(),
+    )
+
+
+def _combine(
+    panel: Panel,
+    symbol: str,
+    rows: np.ndarray,
+    members: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> pd.DataFrame:
+    mu = np.stack([m for m, _, _ in members])
+    sigma = np.stack([s for _, s, _ in members])
+    mean = mu.mean(0)
+    spread = np.sqrt((sigma**2).mean(0) + mu.var(0))
+    frame = {"symbol": symbol, "date": panel.dates[rows], "close": panel.close[rows]}
+    frame |= {f"mu_{h + 1}": mean[:, h] for h in range(mean.shape[1])}
+    frame |= {f"sigma_{h + 1}": spread[:, h] for h in range(mean.shape[1])}
+    frame["p_up"] = np.stack([p for _, _, p in members]).mean(0)
+    return pd.DataFrame(frame)
+
+
+def with_outcomes(forecasts: pd.DataFrame, panel: Panel, ends: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Add the realised daily log returns y_1..y_H of the same windows."""
+    realised = np.concatenate([panel.targets[ends[s]] for s in forecasts["symbol"].unique()])
+    out = forecasts.copy()
+    for h in range(realised.shape[1]):
+        out[f"y_{h + 1}"] = realised[:, h].astype(np.float64)
+    return out

@@ -1,0 +1,1 @@
+"""Prices and the market's rules: sources, quality, adjustment, sessions, bands, universe."""

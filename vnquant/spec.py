@@ -1,0 +1,238 @@
+"""RunSpec: everything that changes a run's result, and nothing else.
+
+Frozen pydantic models, unknown keys refused, canonical JSON, one digest. Where and how a run
+executes (device, threads, stack width, paths, checkpoint interval) is deliberately absent, so the
+same digest on a CPU, an A100 or in Colab names the same run. Imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vnquant.errors import UsageError
+
+SCHEMA_VERSION = 1
+
+SYMBOL_PATTERN = re.compile(r"[A-Z0-9]{1,10}")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSpec(_Frozen):
+    """Which prices. ``snapshot`` is the sha256 of the raw bars of the run's symbols, as
+    `vnquant.market.sources.snapshot_hash` computes it, so a changed price is a changed run."""
+
+    source: Literal["folder", "synthetic"] = "synthetic"
+    snapshot: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    start: dt.date | None = None
+    """First session used (inclusive); None: from the first bar."""
+    end: dt.date | None = None
+    """Last session used (inclusive); None: to the last bar."""
+
+
+class FeatureSpec(_Frozen):
+    """Which features. A set is frozen under its name: a changed formula gets a new name."""
+
+    name: Literal["v1"] = "v1"
+
+
+class WindowSpec(_Frozen):
+    """Lookback, horizon and the chronological split, all in sessions or dates.
+
+    A training window ends at least ``purge`` sessions before ``validation_start`` and its targets
+    end before it; a validation window ends at least ``embargo`` sessions after it; likewise for
+    ``test_start``.
+    """
+
+    lookback: int = Field(default=60, ge=2, le=512)
+    horizon: int = Field(default=5, ge=1, le=60)
+    purge: int = Field(default=5, ge=0)
+    embargo: int = Field(default=5, ge=0)
+    validation_start: dt.date
+    test_start: dt.date
+    max_gap: int = Field(default=10, ge=1)
+    """A hole of more than this many sessions ends a segment; no window crosses it."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WindowSpec:
+        if not self.validation_start < self.test_start:
+            raise ValueError(
+                f"validation_start {self.validation_start} must be before test_start {self.test_start}"
+            )
+        if self.purge < self.horizon:
+            raise ValueError(
+                f"purge {self.purge} is shorter than the horizon {self.horizon}: "
+                "training targets would overlap the next part"
+            )
+        return self
+
+
+class MemberSpec(_Frozen):
+    """One member of the ensemble."""
+
+    layers: int = Field(ge=1, le=24)
+    dropout: float = Field(ge=0.0, lt=1.0)
+
+
+class ModelSpec(_Frozen):
+    """Stockformer sizes; one entry in ``members`` for each member of the ensemble."""
+
+    d_model: int = Field(default=128, ge=8, le=1024)
+    heads: int = Field(default=8, ge=1)
+    d_ff: int = Field(default=512, ge=8, le=4096)
+    members: tuple[MemberSpec, ...] = (
+        MemberSpec(layers=4, dropout=0.10),
+        MemberSpec(layers=5, dropout=0.15),
+        MemberSpec(layers=6, dropout=0.20),
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> ModelSpec:
+        if self.d_model % self.heads:
+            raise ValueError(f"d_model {self.d_model} is not a multiple of heads {self.heads}")
+        if self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} must be even for the positional encoding")
+        if not self.members:
+            raise ValueError("members is empty: an ensemble needs at least one member")
+        return self
+
+
+PRESETS: dict[str, ModelSpec] = {
+    "base": ModelSpec(),
+    "small": ModelSpec(
+        d_model=64,
+        heads=4,
+        d_ff=256,
+        members=(
+            MemberSpec(layers=2, dropout=0.10),
+            MemberSpec(layers=2, dropout=0.15),
+            MemberSpec(layers=2, dropout=0.20),
+        ),
+    ),
+}
+
+
+class TrainingSpec(_Frozen):
+    """How the models are trained; the same for every symbol."""
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    epochs: int = Field(default=50, ge=1, le=100_000)
+    batch_size: int = Field(default=32, ge=1, le=4096)
+    learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
+    weight_decay: float = Field(default=0.05, ge=0.0)
+    warmup_fraction: float = Field(default=0.05, ge=0.0, lt=1.0)
+    clip_norm: float = Field(default=1.0, gt=0.0)
+    patience: int | None = Field(default=10, ge=1)
+    """Epochs without a better validation loss before a symbol stops; None: never stop early."""
+    direction_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of the rise/fall cross-entropy beside the Gaussian likelihood of the path."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 with float32 masters on CUDA, float32 on CPU."""
+    min_train_windows: int = Field(default=256, ge=1)
+    """A symbol with fewer training windows is reported as failed instead of being trained."""
+
+
+class GateSpec(_Frozen):
+    """The bar a set must clear to be deployed. Defaults are the original plan's."""
+
+    min_accuracy: float = Field(default=0.52, ge=0.0, le=1.0)
+    max_rmse: float = Field(default=0.03, gt=0.0)
+    """Of one-session log returns."""
+    require_significance: bool = False
+    """Also demand that the accuracy's interval lies above the naive base rate."""
+
+
+class EvaluationSpec(_Frozen):
+    bootstrap_samples: int = Field(default=1000, ge=100, le=100_000)
+    confidence_level: float = Field(default=0.95, gt=0.5, lt=1.0)
+    ridge_alpha: float = Field(default=100.0, gt=0.0)
+
+
+class OptimizeSpec(_Frozen):
+    """How much an inference variant may change the forecasts and still be chosen."""
+
+    max_accuracy_change: float = Field(default=0.002, ge=0.0)
+    max_rank_ic_change: float = Field(default=0.002, ge=0.0)
+
+
+class RunSpec(_Frozen):
+    """The identity of a run."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    symbols: Annotated[tuple[str, ...], Field(min_length=1)]
+    data: DataSpec = DataSpec()
+    features: FeatureSpec = FeatureSpec()
+    windows: WindowSpec
+    model: ModelSpec = ModelSpec()
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    gate: GateSpec = GateSpec()
+    optimize: OptimizeSpec = OptimizeSpec()
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _canonical_symbols(cls, value: Any) -> Any:
+        # Order carries no meaning, so two orders of the same symbols are the same run.
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            raise ValueError("symbols must be a list of tickers")
+        names = [v.strip().upper() for v in value]
+        for name in names:
+            if not SYMBOL_PATTERN.fullmatch(name):
+                raise ValueError(f"{name!r} is not a ticker (1 to 10 letters or digits)")
+        return tuple(sorted(set(names)))
+
+    def canonical_json(self) -> str:
+        """The one byte-for-byte form that the digest is taken of."""
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True
+        )
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON, 64 hex digits."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """The digest's first 12 digits: the name of the run's folder."""
+        return self.digest[:12]
+
+
+def load_spec(path: str | Path) -> RunSpec:
+    """Read a RunSpec from a JSON file.
+
+    Raises:
+        UsageError: the file is missing, not JSON, or not a valid spec; the message names the field.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot be read ({error})", where=str(path), fix="give the path of a run spec"
+        ) from error
+    return parse_spec(text, where=str(path))
+
+
+def parse_spec(text: str, *, where: str = "spec") -> RunSpec:
+    """Parse and check the JSON text of a RunSpec; see `load_spec`."""
+    try:
+        return RunSpec.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole document"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise UsageError(
+            f"{field}: {first['msg']}{more}",
+            where=where,
+            fix="see docs/spec.md for every field, its unit and its range",
+        ) from error

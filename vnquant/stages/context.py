@@ -1,0 +1,97 @@
+"""What every stage is handed: the run, the events, and how to execute (never what to compute)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vnquant.errors import DataError
+from vnquant.events import Events
+from vnquant.spec import RunSpec
+from vnquant.workspace import Run, Stage, Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from vnquant.accelerators.profile import Profile
+    from vnquant.features.panel import Panel
+    from vnquant.features.windows import Windows
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how to execute. Nothing here may change a result beyond rounding."""
+
+    prices: Path | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    compiled: bool | None = None
+    stack_width: int | None = None
+    checkpoint_minutes: float = 20.0
+    checkpoint_epochs: int | None = None
+    memory_limit: int | None = None
+    force: bool = False
+    force_reason: str | None = None
+
+
+@dataclass
+class Context:
+    """One run being executed by this process."""
+
+    workspace: Workspace
+    run: Run
+    events: Events
+    options: Options = field(default_factory=Options)
+    raw: pd.DataFrame | None = None
+    """Bars that the caller has already loaded for this very spec, to save reading them twice."""
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.run.spec
+
+    def stage(self, name: str) -> Stage:
+        return self.run.stage(name)
+
+    @cached_property
+    def profile(self) -> Profile:
+        from vnquant.accelerators.profile import open_profile
+
+        o = self.options
+        return open_profile(
+            self.spec.training, device=o.device, threads=o.threads, compiled=o.compiled
+        )
+
+    @cached_property
+    def panel(self) -> Panel:
+        """The features stage's result, loaded once per process."""
+        from vnquant.features.panel import Panel
+
+        return Panel.load(self.stage("features") / "panel")
+
+    @cached_property
+    def windows(self) -> list[Windows]:
+        from vnquant.features.windows import split
+
+        return split(self.panel, self.spec.windows)
+
+    def windows_of(self, symbols: Sequence[str]) -> list[Windows]:
+        by_symbol = {w.symbol: w for w in self.windows}
+        return [by_symbol[s] for s in symbols]
+
+    def marker(self, stage: str) -> dict[str, Any]:
+        """A finished stage's marker.
+
+        Raises:
+            DataError: the stage has not finished here.
+        """
+        marker = self.stage(stage).done()
+        if marker is None:
+            raise DataError(
+                f"stage {stage} has not finished in this run",
+                where=str(self.run.path),
+                fix=f"run it first: vnquant run {stage} --spec {self.run.path / 'spec.json'}",
+            )
+        return marker

@@ -1,0 +1,131 @@
+"""A trained model on disk: one safetensors file of at most 2 MB, and JSON metadata beside it.
+
+The weights are stored in the widest of float32, float16 and int8 (one scale per output column)
+whose file stays under the limit, and whatever is read back is what gets evaluated: the judged
+model is the deployed model, bit for bit. No pickle is ever written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from vnquant.errors import DataError
+from vnquant.stockformer.layout import Shape
+from vnquant.workspace import read_json, write_bytes, write_json
+
+FORMAT = 1
+MAX_BYTES = 2_000_000
+STORAGES = ("float32", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One model as it is deployed.
+
+    Attributes:
+        row: float32 ``[P]`` in the order of ``shape.parameters``.
+        meta: the JSON beside the weights: symbol, member, scaler, provenance.
+    """
+
+    shape: Shape
+    row: torch.Tensor
+    meta: dict[str, Any]
+
+    @property
+    def symbol(self) -> str:
+        return str(self.meta["symbol"])
+
+    @property
+    def member(self) -> int:
+        return int(self.meta["member"])
+
+
+def encode(shape: Shape, row: torch.Tensor, storage: str) -> bytes:
+    """Serialise one row as safetensors bytes in the given storage type."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in shape.views(row.unsqueeze(0)).items():
+        tensor = value[0].contiguous()
+        if storage == "int8" and tensor.ndim == 2:
+            scale = tensor.abs().amax(0).clamp(min=1e-12) / 127.0
+            tensors[name] = (tensor / scale).round().to(torch.int8)
+            tensors[f"{name}.scale"] = scale
+        elif storage == "float16" and tensor.ndim == 2:
+            tensors[name] = tensor.to(torch.float16)
+        else:
+            tensors[name] = tensor
+    return save(tensors, metadata={"format": "pt"})
+
+
+def decode(shape: Shape, content: bytes) -> torch.Tensor:
+    """The row float32 ``[P]`` of `encode`'s bytes.
+
+    Raises:
+        KeyError, ValueError, SafetensorError: the bytes are not a model of this shape.
+    """
+    tensors = load(content)
+    row = torch.zeros(shape.row)
+    for p in shape.parameters:
+        value = tensors[p.name].float()
+        if tuple(value.shape) != p.shape:
+            raise ValueError(f"{p.name} has shape {tuple(value.shape)}, expected {p.shape}")
+        if f"{p.name}.scale" in tensors:
+            value = value * tensors[f"{p.name}.scale"]
+        row[p.offset : p.offset + p.size] = value.flatten()
+    return row
+
+
+def save_model(path: Path, shape: Shape, row: torch.Tensor, meta: dict[str, Any]) -> dict[str, Any]:
+    """Write ``path`` (.safetensors) and then its JSON, which makes the model complete.
+
+    Returns:
+        The metadata as written, with shape, storage type, size and sha256 added.
+    """
+    row = row.detach().float().cpu()
+    for storage in STORAGES:
+        content = encode(shape, row, storage)
+        if len(content) <= MAX_BYTES:
+            break
+    else:
+        raise DataError(
+            f"the model needs {len(content):,} bytes even as int8, over {MAX_BYTES:,}",
+            where=path.name,
+            fix="choose fewer layers or a smaller d_model",
+        )
+    full = {
+        "format": FORMAT,
+        **meta,
+        "shape": asdict(shape),
+        "storage": storage,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    write_bytes(path, content)
+    write_json(path.with_suffix(".json"), full)
+    return full
+
+
+def load_model(path: Path) -> ModelFile:
+    """Read a model back and verify it.
+
+    Raises:
+        DataError: a file is missing, damaged, or of another format.
+    """
+    fix = "run `vnquant registry verify`, then retrain or roll back"
+    meta = read_json(path.with_suffix(".json"))
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise DataError("metadata is missing or unreadable", where=str(path), fix=fix)
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != meta["sha256"]:
+            raise DataError("weights do not match their checksum", where=str(path), fix=fix)
+        shape = Shape(**meta["shape"])
+        return ModelFile(shape, decode(shape, content), meta)
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise DataError(f"cannot be read ({error})", where=str(path), fix=fix) from error

@@ -1,0 +1,244 @@
+"""A stack of models in training: its state, and one step of it.
+
+Rules of stacking (docs/stacking.md): the loss is a mean inside a model and a sum across models;
+gradients are clipped per model; a model that has stopped is frozen completely; each model counts
+its own steps; every random number is a function of the model, never of the stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import torch
+
+from vnquant.features.windows import gather
+from vnquant.spec import ModelSpec, TrainingSpec
+from vnquant.stockformer.layout import Shape
+from vnquant.stockformer.losses import per_model_loss
+from vnquant.stockformer.model import Drop, forward, sites
+from vnquant.stockformer.randomness import drop_levels, generator, model_keys, site_keys
+from vnquant.training.data import ModelId, TrainingData
+from vnquant.training.kernels import PLAIN_KERNELS, Kernels, round_widths
+from vnquant.training.optimizer import Schedule
+
+
+class Status(IntEnum):
+    """What became of a model."""
+
+    ACTIVE = 0
+    STOPPED = 1
+    """Validation did not improve for `patience` epochs; its best slice is kept."""
+    DIVERGED = 2
+    """A loss or gradient was not finite; frozen and reported, never fatal to the others."""
+    COMPLETE = 3
+
+
+@dataclass
+class Ledger:
+    """One model's record outside the tensors; plain numbers, so JSON keeps it."""
+
+    status: Status = Status.ACTIVE
+    best_loss: float | None = None
+    best_epoch: int | None = None
+    bad_epochs: int = 0
+    history: list[tuple[float, float]] = field(default_factory=list)
+    """(training loss, validation loss) of every epoch."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "status": int(self.status)}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Ledger:
+        history = [(float(a), float(b)) for a, b in value["history"]]
+        return cls(**{**value, "status": Status(value["status"]), "history": history})
+
+
+ROW_TENSORS = ("weights", "first", "second", "best")
+
+
+class Stack:
+    """M models of one shape. Rows are ordered by falling steps per epoch.
+
+    That order makes the models that still have work in a round a prefix of the stack, so short
+    histories cost nothing: step ``i`` of a round computes only the first ``width(i)`` rows.
+
+    Attributes:
+        weights, first, second, best: float32 ``[M, P]``: parameters, AdamW moments, best slice.
+        epoch: the round in progress; inner: steps of it already taken.
+        loss_sum: float32 ``[M]``: training loss of the round so far.
+        finite: bool ``[M]``: no loss or gradient was NaN or infinite yet.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        models: Sequence[ModelId],
+        model_spec: ModelSpec,
+        training: TrainingSpec,
+        data: TrainingData,
+        dtype: torch.dtype,
+        kernels: Kernels = PLAIN_KERNELS,
+    ) -> None:
+        batch = training.batch_size
+        self.models = sorted(models, key=lambda m: (-data.steps_per_epoch(m.symbol, batch), m))
+        self.shape, self.training, self.data = shape, training, data
+        self.dtype, self.kernels = dtype, kernels
+        self.device = data.features.device
+        self.epoch, self.inner = 0, 0
+        self.ledger = [Ledger() for _ in self.models]
+        rows = len(self.models)
+        self.weights = torch.zeros(rows, shape.row, device=self.device)
+        self.first = torch.zeros_like(self.weights)
+        self.second = torch.zeros_like(self.weights)
+        self.best = torch.zeros_like(self.weights)
+        self._model_spec = model_spec
+        self._schedule = Schedule(training.learning_rate, training.warmup_fraction)
+        self._index()
+
+    def _index(self) -> None:
+        """Everything that follows from which models are in the stack."""
+        device, batch = self.device, self.training.batch_size
+        steps = [self.data.steps_per_epoch(m.symbol, batch) for m in self.models]
+        self.steps = np.asarray(steps)
+        self._steps = torch.tensor(steps, dtype=torch.int32, device=device)
+        self._widths = round_widths(self.steps, self.kernels.widths)
+        members = [m.member for m in self.models]
+        symbols = [m.symbol for m in self.models]
+        self._keys = model_keys(self.training.seed, symbols, members).to(device)
+        rates = torch.tensor([self._model_spec.members[i].dropout for i in members])
+        self._level = drop_levels(rates).to(device)
+        self._decay = (self.shape.decayed * self.training.weight_decay).to(device)
+        self._active = self._mark_active()
+        self.loss_sum = torch.zeros(len(self.models), device=device)
+        self.finite = torch.ones(len(self.models), dtype=torch.bool, device=device)
+        self._batches: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._validation = self.data.validation_rows(self.models)
+
+    def initialise(self) -> None:
+        """Give every model its own initial weights."""
+        for i, m in enumerate(self.models):
+            rng = generator(self.training.seed, m.symbol, m.member, "init")
+            self.weights[i] = torch.from_numpy(self.shape.initial_row(rng)).to(self.device)
+        self.best.copy_(self.weights)
+
+    @property
+    def round_steps(self) -> int:
+        """Steps in a round: those of the longest history."""
+        return int(self.steps[0])
+
+    def width(self, inner: int) -> int:
+        """How many rows step ``inner`` of a round computes; all with a batch left are among them."""
+        return int(self._widths[inner])
+
+    def train_step(self) -> None:
+        """One step of every model that has one; nothing here waits for the device."""
+        if self._batches is None:
+            self._batches = self.data.epoch_batches(
+                self.models, self.epoch, self.training.batch_size, self.training.seed
+            )
+        rows, weight = self._batches
+        k, i = self.width(self.inner), self.inner
+        step = self._steps[:k] * self.epoch + i
+        total = self._steps[:k] * self.training.epochs
+        keys = site_keys(self._keys[:k], step, sites(self.shape))
+        leaf = self.weights[:k].detach().requires_grad_()
+        x = gather(self.data.features, rows[:k, i], self.data.lookback)
+        drop = Drop(keys, self._level[:k])
+        raw = forward(self.shape, leaf.to(self.dtype), x, drop, self.kernels.pieces)
+        target = self.data.targets[rows[:k, i]]
+        loss = self.kernels.loss(raw, target, weight[:k, i], self.training.direction_weight)
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        loss = loss.detach()
+        sound = torch.isfinite(loss)
+        moving = self._active[:k] & self.finite[:k] & sound & (self._steps[:k] > i)
+        finite = self.kernels.update(
+            self.weights[:k],
+            self.first[:k],
+            self.second[:k],
+            gradient,
+            step,
+            self._schedule(step, total),
+            self._decay,
+            moving,
+            self.training.clip_norm,
+        )
+        self.finite[:k] &= finite & sound
+        self.loss_sum[:k] += torch.where(moving, loss, 0.0)
+        self.inner += 1
+
+    @torch.no_grad()
+    def validate(self, windows_per_call: int = 64) -> torch.Tensor:
+        """Mean validation loss of every model, float32 ``[M]``."""
+        rows, weight = self._validation
+        weights = self.weights.to(self.dtype)
+        total = torch.zeros(len(self.models), device=self.device)
+        for begin in range(0, rows.shape[1], windows_per_call):
+            part = slice(begin, begin + windows_per_call)
+            x = gather(self.data.features, rows[:, part], self.data.lookback)
+            raw = forward(self.shape, weights, x)
+            target, here = self.data.targets[rows[:, part]], weight[:, part]
+            loss = per_model_loss(raw, target, here, self.training.direction_weight)
+            total += loss * here.sum(1)
+        return total / weight.sum(1).clamp(min=1.0)
+
+    def end_round(self) -> None:
+        """Validate, keep better slices, and decide who goes on."""
+        validation = self.validate()
+        trained = (self.loss_sum / self._steps).tolist()
+        sound = (self.finite & torch.isfinite(validation)).tolist()
+        better = []
+        for i, (entry, loss) in enumerate(zip(self.ledger, validation.tolist(), strict=True)):
+            improved = False
+            if entry.status == Status.ACTIVE:
+                if sound[i]:
+                    entry.history.append((trained[i], loss))
+                    improved = entry.best_loss is None or loss < entry.best_loss
+                    self._judge(entry, loss, improved)
+                else:
+                    entry.status = Status.DIVERGED
+            better.append(improved)
+        chosen = torch.tensor(better, device=self.device).unsqueeze(1)
+        torch.where(chosen, self.weights, self.best, out=self.best)
+        self.epoch, self.inner, self._batches = self.epoch + 1, 0, None
+        self.loss_sum.zero_()
+        self._active = self._mark_active()
+
+    def _mark_active(self) -> torch.Tensor:
+        active = [e.status == Status.ACTIVE for e in self.ledger]
+        return torch.tensor(active, dtype=torch.bool, device=self.device)
+
+    def _judge(self, entry: Ledger, loss: float, improved: bool) -> None:
+        if improved:
+            entry.best_loss, entry.best_epoch, entry.bad_epochs = loss, self.epoch, 0
+        else:
+            entry.bad_epochs += 1
+        patience = self.training.patience
+        if patience is not None and entry.bad_epochs >= patience:
+            entry.status = Status.STOPPED
+        if self.epoch + 1 >= self.training.epochs:
+            entry.status = Status.COMPLETE
+
+    def resume_at(self, epoch: int, inner: int) -> None:
+        """Continue from a restored position; the caller has filled the rows and the ledger."""
+        self.epoch, self.inner, self._batches = epoch, inner, None
+        self._active = self._mark_active()
+
+    @property
+    def active(self) -> int:
+        return sum(e.status == Status.ACTIVE for e in self.ledger)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all other rows. Only between rounds, where nothing is half done."""
+        if not rows:
+            self.models, self.ledger = [], []
+            return
+        index = torch.as_tensor(list(rows), device=self.device)
+        for name in ROW_TENSORS:
+            setattr(self, name, getattr(self, name)[index].clone())
+        self.models = [self.models[i] for i in rows]
+        self.ledger = [self.ledger[i] for i in rows]
+        self._index()
