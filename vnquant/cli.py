@@ -19,7 +19,6 @@ from vnquant.argv import normalise
 from vnquant.errors import BUG, INTERRUPTED, VnquantError
 
 if TYPE_CHECKING:
-    from vnquant.spec import RunSpec
     from vnquant.workspace import Workspace
 
 
@@ -35,11 +34,20 @@ def cli() -> None:
 @opt.selection
 @opt.recipe
 @opt.execution
-@click.option("--validate-only", is_flag=True, help="Train nothing: check the prices and judge models that exist.")
-@click.option("--optimize-inference", is_flag=True, help="Also compare eager, compiled and int8 inference.")
+@click.option(
+    "--validate-only",
+    is_flag=True,
+    help="Train nothing: check the prices and judge models that exist.",
+)
+@click.option(
+    "--optimize-inference", is_flag=True, help="Also compare eager, compiled and int8 inference."
+)
 @opt.force
 def train(workspace: str, quiet: bool, **given: Any) -> None:
-    """Take prices to judged, deployed forecasters: ingest, features, train, evaluate, deploy, forecast."""
+    """Take prices to judged, deployed forecasters.
+
+    Runs the stages ingest, features, train, evaluate, deploy and forecast.
+    """
     from vnquant import cli_actions
 
     cli_actions.train(_workspace(workspace), quiet=quiet, **given)
@@ -47,7 +55,9 @@ def train(workspace: str, quiet: bool, **given: Any) -> None:
 
 @cli.command()
 @click.argument("stage", type=click.Choice([*opt.STAGE_NAMES, "all"]))
-@click.option("--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="Run spec (JSON).")
+@click.option(
+    "--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="Run spec (JSON)."
+)
 @opt.workspace
 @opt.prices
 @opt.execution
@@ -63,7 +73,9 @@ def run(stage: str, spec_path: Path, workspace: str, quiet: bool, **given: Any) 
 @opt.workspace
 @opt.prices
 @opt.symbols
-@click.option("--run", "run_id", help="Forecast with this run's models instead of the deployed set.")
+@click.option(
+    "--run", "run_id", help="Forecast with this run's models instead of the deployed set."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def forecast(workspace: str, **given: Any) -> None:
@@ -149,5 +161,3 @@ def main(args: Sequence[str] | None = None) -> None:
         return result
 
     sys.exit(invoke(command))
-
-

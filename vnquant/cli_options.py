@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -42,7 +42,9 @@ class Bytes(click.ParamType[Any]):
     """A size such as 6GB or 512MiB, in bytes."""
 
     name = "size"
-    UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+    UNITS: ClassVar = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9} | {
+        f"{unit}I": 2 ** (10 * (power + 1)) for power, unit in enumerate("KMG")
+    }
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         if isinstance(value, int):
@@ -79,30 +81,81 @@ symbols = click.option(
 
 selection = _group(
     symbols,
-    click.option("--universe", type=click.Choice(["vn102", "all"]), help="A named list instead of --symbols."),
-    click.option("--start", type=Date(), help="First session used. Default: ten years before the last."),
+    click.option(
+        "--universe", type=click.Choice(["vn102", "all"]), help="A named list instead of --symbols."
+    ),
+    click.option(
+        "--start", type=Date(), help="First session used. Default: ten years before the last."
+    ),
     click.option("--end", type=Date(), help="Last session used."),
-    click.option("--validation-start", type=Date(), help="Default: 252 sessions before --test-start."),
-    click.option("--test-start", type=Date(), help="Default: the last 504 sessions are the test part."),
+    click.option(
+        "--validation-start", type=Date(), help="Default: 252 sessions before --test-start."
+    ),
+    click.option(
+        "--test-start", type=Date(), help="Default: the last 504 sessions are the test part."
+    ),
 )
 
 recipe = _group(
-    click.option("--preset", type=click.Choice(["base", "small"]), default="base", show_default=True, help="Model sizes."),
+    click.option(
+        "--preset",
+        type=click.Choice(["base", "small"]),
+        default="base",
+        show_default=True,
+        help="Model sizes.",
+    ),
     click.option("--epochs", type=click.IntRange(1), help="Epochs per model."),
     click.option("--batch-size", type=click.IntRange(1), help="Windows per step and model."),
-    click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Peak rate of AdamW."),
-    click.option("--patience", type=click.IntRange(0), help="Epochs without improvement before a symbol stops; 0: never."),
+    click.option(
+        "--learning-rate", type=click.FloatRange(0, min_open=True), help="Peak rate of AdamW."
+    ),
+    click.option(
+        "--patience",
+        type=click.IntRange(0),
+        help="Epochs without improvement before a symbol stops; 0: never.",
+    ),
     click.option("--seed", type=click.IntRange(0), help="Seed of all random numbers."),
-    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), help="Computing precision."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        help="Computing precision.",
+    ),
 )
 
 execution = _group(
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."),
-    click.option("--threads", type=click.IntRange(1), help="CPU threads. Default: the usable cores."),
-    click.option("--stack-width", type=click.IntRange(1), help="Models trained at a time. Default: what memory allows."),
-    click.option("--compile/--no-compile", "compiled", default=None, help="Use torch.compile. Default: on CUDA only."),
-    click.option("--checkpoint-minutes", type=click.FloatRange(0), default=20.0, show_default=True, help="Time between checkpoints."),
-    click.option("--checkpoint-epochs", type=click.IntRange(1), help="Also save at every such epoch boundary."),
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where to compute.",
+    ),
+    click.option(
+        "--threads", type=click.IntRange(1), help="CPU threads. Default: the usable cores."
+    ),
+    click.option(
+        "--stack-width",
+        type=click.IntRange(1),
+        help="Models trained at a time. Default: what memory allows.",
+    ),
+    click.option(
+        "--compile/--no-compile",
+        "compiled",
+        default=None,
+        help="Use torch.compile. Default: on CUDA only.",
+    ),
+    click.option(
+        "--checkpoint-minutes",
+        type=click.FloatRange(0),
+        default=20.0,
+        show_default=True,
+        help="Time between checkpoints.",
+    ),
+    click.option(
+        "--checkpoint-epochs",
+        type=click.IntRange(1),
+        help="Also save at every such epoch boundary.",
+    ),
     click.option("--memory-limit", type=Bytes(), help="Host memory to stay within, e.g. 6GB."),
     click.option("--quiet", "-q", is_flag=True, help="No progress, only the result."),
 )

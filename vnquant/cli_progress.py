@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import click
+
 from vnquant.events import Event
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ class View(Protocol):
 def describe(event: Event) -> str | None:
     """One line for an event worth a line, else None."""
     kind = event["event"]
-    f = event.get
+
+    def f(name: str) -> Any:
+        return event.get(name)
+
     lines: dict[str, Any] = {
         "stage_started": lambda: f"{f('stage')}: started (run {f('run')})",
         "stage_skipped": lambda: f"{f('stage')}: {f('reason')}",
@@ -87,7 +92,7 @@ class Lines:
         if event["event"] == "progress":
             self._progress(event)
         elif (line := describe(event)) is not None:
-            print(line, file=sys.stderr, flush=True)
+            click.echo(line, err=True)
 
     def _progress(self, event: Event) -> None:
         now, stage = time.monotonic(), event["stage"]
@@ -97,11 +102,11 @@ class Lines:
             return
         self._shown = now
         rate = (event["done"] - first) / max(now - began, 1e-9)
-        left = (event["total"] - event["done"]) / rate if rate > 0 else float("nan")
-        eta = f", {_clock(left)} left" if left == left else ""
+        left = (event["total"] - event["done"]) / max(rate, 1e-9)
+        eta = f", {_clock(left)} left" if rate > 0 else ""
         note = f", {event['note']}" if event["note"] else ""
         share = event["done"] / event["total"]
-        print(f"{stage}: {share:.0%}{note}{eta}", file=sys.stderr, flush=True)
+        click.echo(f"{stage}: {share:.0%}{note}{eta}", err=True)
 
 
 class Bars:

@@ -31,7 +31,11 @@ def code_version() -> dict[str, Any]:
 
         def git(*args: str) -> str:
             done = subprocess.run(
-                ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True
+                ["git", "-C", str(root), *args],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
             )
             return done.stdout.strip()
 

@@ -6,34 +6,36 @@ Layout::
 
     registry/sets/<set id>/     model files and set.json (names, sizes, sha256 of every file)
     registry/incoming/          copies in progress; swept by the next promotion
-    registry/current.json       which set is current
-    registry/journal.jsonl      every promotion and rollback, appended
+    registry/current.json       which set is current, and the record of how it became so
+    registry/journal.jsonl      every earlier promotion and rollback, appended
+
+The pointer carries its own record, so the switch is one atomic write: a kill or a full disk before
+the journal grows loses nothing, and the next change catches the journal up.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import errno
 import fcntl
-import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vnquant.errors import RetryableError, UsageError
+from vnquant.errors import DataError, RetryableError, UsageError
+from vnquant.registry_files import FORMAT, FULL, SET, check_set, copy_files, digest
 from vnquant.workspace import read_json, sync_directory, write_json
 
-FORMAT = 1
-SET = "set.json"
 LOCK_SECONDS = 10.0
-CHUNK = 1 << 20
+SET_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}(-\d+)?")
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,29 +62,52 @@ class Registry:
         """The set that is current now, or None if nothing was ever deployed.
 
         Raises:
-            UsageError: the pointer names a set that is not there or whose set.json is damaged.
+            DataError: the pointer or the set it names is missing or damaged.
         """
-        pointer = read_json(self._pointer)
-        if not isinstance(pointer, dict):
+        record = self._record()
+        if record is None:
             return None
-        path = self._sets / str(pointer["set_id"])
+        path = self._sets / record["to"]
         meta = read_json(path / SET)
         if not isinstance(meta, dict):
-            raise UsageError(
+            raise DataError(
                 "the current set is missing or damaged",
                 where=str(path),
-                fix="run `vnquant registry verify`, then `vnquant registry rollback`",
+                fix="run `vnquant registry verify`, then `vnquant registry rollback --to SET`",
             )
         return DeployedSet(path.name, path, meta, current=True)
 
-    def list(self) -> list[DeployedSet]:
+    def _record(self) -> Record | None:
+        """The pointer's record, None where there is no pointer."""
+        if not self._pointer.exists():
+            return None
+        record = read_json(self._pointer)
+        if not isinstance(record, dict) or not SET_ID.fullmatch(str(record.get("to"))):
+            raise DataError(
+                "cannot be read",
+                where=str(self._pointer),
+                fix="choose a set again: `vnquant registry list`, then `rollback --to SET`",
+            )
+        return record
+
+    def _current_id(self) -> str | None:
+        """The current set's id; a damaged pointer names none."""
+        try:
+            record = self._record()
+        except DataError:
+            return None
+        return str(record["to"]) if record else None
+
+    def sets(self) -> list[DeployedSet]:
         """All sets, newest first."""
-        pointer = read_json(self._pointer) or {}
-        return [
-            DeployedSet(p.name, p, read_json(p / SET) or {}, p.name == pointer.get("set_id"))
-            for p in sorted(self._sets.glob("*"), reverse=True)
+        now = self._current_id()
+        found = [
+            DeployedSet(p.name, p, meta if isinstance(meta, dict) else {}, p.name == now)
+            for p in self._sets.glob("*")
+            for meta in (read_json(p / SET),)
             if p.is_dir()
         ]
+        return sorted(found, key=lambda s: (str(s.meta.get("created")), s.set_id), reverse=True)
 
     def promote(
         self,
@@ -116,34 +141,55 @@ class Registry:
                 fix="keep the current set, or promote anyway with --force",
             )
         forced = force and not gate.get("passed")
+        reason = force_reason if forced else gate.get("reason")
         with self._lock():
             self._sweep()
-            copy, files = self._copy(source)
-            content = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-            existing = next((s for s in self.list() if s.meta.get("content") == content), None)
+            copy, files = copy_files(source, self._incoming)
+            content = digest(files)
+            existing = self._whole_set_of(content)
             if existing is not None:
                 shutil.rmtree(copy)
-                set_id = existing.set_id
-            else:
-                set_id = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{content[:8]}"
-                record = {
-                    "format": FORMAT,
-                    **meta,
-                    "set_id": set_id,
-                    "created": _now(),
-                    "content": content,
-                    "gate": gate,
-                    "forced": forced,
-                    "force_reason": force_reason if forced else None,
-                    "files": files,
-                }
-                write_json(copy / SET, record)
+                self._switch("promote", existing, forced=forced, reason=reason)
+                return existing
+            set_id = self._free_id(content)
+            facts = {
+                "format": FORMAT,
+                **meta,
+                "set_id": set_id,
+                "created": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+                "content": content,
+                "gate": gate,
+                "forced": forced,
+                "force_reason": force_reason if forced else None,
+                "files": files,
+            }
+            target = self._sets / set_id
+            try:
+                write_json(copy / SET, {**facts, "sha256": digest(facts)})
                 sync_directory(copy)
                 self._sets.mkdir(parents=True, exist_ok=True)
-                copy.rename(self._sets / set_id)
+                copy.rename(target)
                 sync_directory(self._sets)
-            self._switch("promote", set_id, forced=forced, reason=force_reason or gate.get("reason"))
+                self._switch("promote", set_id, forced=forced, reason=reason)
+            except BaseException:
+                # Unless the switch was made, leave everything as it was.
+                shutil.rmtree(copy, ignore_errors=True)
+                if self._current_id() != set_id:
+                    shutil.rmtree(target, ignore_errors=True)
+                raise
             return set_id
+
+    def _whole_set_of(self, content: str) -> str | None:
+        """An undamaged set with this content, if there is one."""
+        for found in self.sets():
+            if found.meta.get("content") == content and not check_set(found.path):
+                return found.set_id
+        return None
+
+    def _free_id(self, content: str) -> str:
+        base = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}-{content[:8]}"
+        names = [base, *(f"{base}-{n}" for n in range(2, 100))]
+        return next(n for n in names if not (self._sets / n).exists())
 
     def rollback(self, to: str | None = None) -> str:
         """Make an earlier set current again; its files are the very same bytes.
@@ -155,10 +201,10 @@ class Registry:
             UsageError: there is nothing to go back to, or that set is damaged.
         """
         with self._lock():
-            now = (read_json(self._pointer) or {}).get("set_id")
+            now = self._current_id()
             if to is None:
                 to = self._before(now)
-            known = {s.set_id for s in self.list()}
+            known = {s.set_id for s in self.sets()}
             if to not in known or to == now:
                 why = "is current already" if to == now and to else "is not among the deployed sets"
                 raise UsageError(
@@ -166,7 +212,7 @@ class Registry:
                     where="registry rollback",
                     fix="see `vnquant registry list`",
                 )
-            if problems := self._check(self._sets / str(to)):
+            if problems := check_set(self._sets / str(to)):
                 raise UsageError(
                     f"set {to} is damaged ({problems[0]})",
                     where="registry rollback",
@@ -180,21 +226,25 @@ class Registry:
         if set_id is not None and not (self._sets / set_id).is_dir():
             return [f"{set_id}: no such set"]
         paths = [self._sets / set_id] if set_id else sorted(self._sets.glob("*"))
-        problems = [f"{p.name}: {problem}" for p in paths for problem in self._check(p)]
-        pointer = read_json(self._pointer)
-        if self._pointer.exists() and not isinstance(pointer, dict):
-            problems.append("current.json: unreadable")
-        elif pointer and not (self._sets / str(pointer.get("set_id")) / SET).exists():
-            problems.append(f"current.json: names {pointer.get('set_id')}, which is not there")
+        problems = [f"{p.name}: {problem}" for p in paths for problem in check_set(p)]
+        try:
+            record = self._record()
+        except DataError:
+            return [*problems, "current.json: unreadable"]
+        if record and not (self._sets / record["to"] / SET).exists():
+            problems.append(f"current.json: names {record['to']}, which is not there")
         return problems
 
-    def journal(self) -> list[dict[str, Any]]:
+    def journal(self) -> list[Record]:
         """Every promotion and rollback, oldest first; a line cut short by a kill is skipped."""
-        entries = []
+        entries: list[Record] = []
         if self._journal.exists():
-            for line in self._journal.read_text(encoding="utf-8").splitlines():
+            for line in self._journal.read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError):
                     entries.append(json.loads(line))
+        latest = read_json(self._pointer)
+        if isinstance(latest, dict) and "to" in latest and latest not in entries[-1:]:
+            entries.append(latest)
         return entries
 
     def _before(self, now: str | None) -> str | None:
@@ -205,84 +255,49 @@ class Registry:
         return None
 
     def _switch(self, action: str, set_id: str, *, forced: bool, reason: str | None) -> None:
-        before = (read_json(self._pointer) or {}).get("set_id")
+        before = self._current_id()
         if before == set_id:
             before = self._before(set_id)
-        entry = {
-            "time": _now(),
+        record = {
+            "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
             "action": action,
             "from": before,
             "to": set_id,
             "forced": forced,
             "reason": reason,
         }
-        # Journal first: after a kill in between, it names a set that never became current, which
-        # is harmless; a switch without a record could not be undone by `rollback`.
-        with self._journal.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(entry) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-        write_json(self._pointer, {"set_id": set_id, "since": entry["time"]})
+        # The record that is about to leave the pointer must be in the journal first.
+        self._catch_up()
+        write_json(self._pointer, record)
+        self._catch_up()
 
-    def _copy(self, source: Path) -> tuple[Path, dict[str, dict[str, Any]]]:
-        """Copy into ``incoming``, hashing on the way; everything is on disk when it returns."""
-        self._incoming.mkdir(parents=True, exist_ok=True)
-        target = Path(tempfile.mkdtemp(dir=self._incoming))
-        files: dict[str, dict[str, Any]] = {}
+    def _catch_up(self) -> None:
+        """Bring the journal up to the pointer; a full disk only postpones that."""
+        known = self._journal.read_bytes() if self._journal.exists() else b""
+        whole = known[: known.rfind(b"\n") + 1]
+        entries = self.journal()
+        missing = entries[whole.count(b"\n") :] if len(entries) > whole.count(b"\n") else []
+        text = "".join(json.dumps(entry) + "\n" for entry in missing).encode()
+        if not text and len(whole) == len(known):
+            return
         try:
-            for path in sorted(source.rglob("*")):
-                name = path.relative_to(source).as_posix()
-                if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                    raise UsageError(
-                        f"{name} is not a plain file", where=str(source), fix="copy the file itself"
-                    )
-                if name == SET:
-                    raise UsageError(f"{SET} is a reserved name", where=str(source), fix="rename it")
-                if path.is_dir():
-                    (target / name).mkdir()
-                else:
-                    files[name] = _copy_file(path, target / name)
-            for folder in (target, *(p for p in target.rglob("*") if p.is_dir())):
-                sync_directory(folder)
+            with self._journal.open("r+b" if known else "wb") as handle:
+                handle.truncate(len(whole))  # a torn line would swallow the next one
+                handle.seek(len(whole))
+                handle.write(text)
+                handle.flush()
+                os.fsync(handle.fileno())
         except OSError as error:
-            shutil.rmtree(target, ignore_errors=True)
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise RetryableError(
-                    "no space left for a new set; the current set stays",
-                    where=str(self.root),
-                    fix="free some space and run again",
-                ) from error
-            raise
-        except UsageError:
-            shutil.rmtree(target, ignore_errors=True)
-            raise
-        if not files:
-            shutil.rmtree(target)
-            raise UsageError("holds no files", where=str(source), fix="train before deploying")
-        return target, files
+            if error.errno not in FULL:
+                raise
+            with contextlib.suppress(OSError):
+                os.truncate(self._journal, len(whole))
 
     def _sweep(self) -> None:
         for leftover in self._incoming.glob("*"):
             shutil.rmtree(leftover, ignore_errors=True)
-
-    def _check(self, path: Path) -> list[str]:
-        meta = read_json(path / SET)
-        if not isinstance(meta, dict) or not isinstance(meta.get("files"), dict):
-            return [f"{SET} is missing or unreadable"]
-        problems = []
-        for name, expected in meta["files"].items():
-            try:
-                content = (path / name).read_bytes()
-            except OSError as error:
-                problems.append(f"{name} cannot be read ({error.strerror})")
-                continue
-            if len(content) != expected["bytes"]:
-                problems.append(f"{name} has {len(content)} bytes instead of {expected['bytes']}")
-            elif hashlib.sha256(content).hexdigest() != expected["sha256"]:
-                problems.append(f"{name} does not match its checksum")
-        present = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
-        problems += [f"{n} does not belong to the set" for n in sorted(present - {SET, *meta["files"]})]
-        return problems
+        for part in self.root.glob(".*.part"):
+            part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -302,19 +317,3 @@ class Registry:
                         ) from None
                     time.sleep(0.05)
             yield
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-
-
-def _copy_file(source: Path, target: Path) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
-    with source.open("rb") as reading, target.open("xb") as writing:
-        while chunk := reading.read(CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-            writing.write(chunk)
-        writing.flush()
-        os.fsync(writing.fileno())
-    return {"sha256": digest.hexdigest(), "bytes": size}

@@ -66,7 +66,8 @@ class WindowSpec(_Frozen):
     def _ordered(self) -> WindowSpec:
         if not self.validation_start < self.test_start:
             raise ValueError(
-                f"validation_start {self.validation_start} must be before test_start {self.test_start}"
+                f"validation_start {self.validation_start} must be before "
+                f"test_start {self.test_start}"
             )
         if self.purge < self.horizon:
             raise ValueError(
@@ -167,7 +168,7 @@ class OptimizeSpec(_Frozen):
 class RunSpec(_Frozen):
     """The identity of a run."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     symbols: Annotated[tuple[str, ...], Field(min_length=1)]
     data: DataSpec = DataSpec()
     features: FeatureSpec = FeatureSpec()

@@ -16,7 +16,9 @@ def configure(training: TrainingSpec, *, threads: int | None, compiled: bool | N
     torch.set_num_threads(threads or usable_cores())
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
+    # cuDNN's attention has no deterministic backward pass; flash attention has one.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     dtype = "float32" if training.precision == "float32" else "bfloat16"
     return Profile(
         device="cuda",

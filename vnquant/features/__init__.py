@@ -1,1 +1,1 @@
-"""Features, targets and windows: from clean bars to what a model reads."""
+"""Features, the resident panel, and the windows cut from it."""

@@ -1,105 +1,237 @@
-"""The 50 features of set v1: name, group, formula in words, warm-up. The one list of them."""
+"""The catalogue: exactly 50 features, frozen under the name "v1".
+
+A changed formula, order or warm-up is another set and needs another name in
+`vnquant.spec.FeatureSpec`: trained models remember the set by its name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import pandas as pd
-import talib
+from vnquant.features import formulas as f
 
-from vnquant.features import indicators as ind
-from vnquant.features.indicators import Array, Bars
+Group = Literal["returns", "candle", "trend", "oscillators", "volatility", "volume"]
 
-Group = Literal["return", "candle", "trend", "oscillator", "volatility", "volume"]
+SETTLED = 69
+"""Warm-up of the recursive averages (Wilder, EMA). They start from a plain average of their first
+sessions; after 69 sessions the start weighs little (below 1 % for the 20-session EMA and RSI(7),
+about 2 % for RSI(14) and ATR(14), 5 % for ADX(14) and the slow side of MACD)."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature. ``warm_up`` is how many leading sessions of a segment have no value."""
+    """One feature: a function of a segment's bars up to and including the session.
+
+    Attributes:
+        warm_up: first sessions of a segment that have no value (NaN).
+        compute: bars to float64 ``[n]``; `vnquant.features.indicators` blanks the warm-up.
+    """
 
     name: str
     group: Group
     formula: str
     warm_up: int
-    compute: Callable[[Bars], Array]
+    compute: f.Formula
 
 
-def _returns() -> list[Feature]:
-    return [
-        Feature(
-            f"return_{n}", "return", f"log of close over the close {n} sessions before", n,
-            lambda b, n=n: ind.log_return(b.close, n),  # type: ignore[misc]
-        )
-        for n in (1, 2, 3, 5, 10, 20, 40, 60)
-    ]  # fmt: skip
+def _return(n: int) -> Feature:
+    words = f"log of close / close {n} session{'s' if n > 1 else ''} ago"
+    return Feature(f"return_{n}", "returns", words, n, f.log_return(n))
 
+
+_RANGE = "(high - low); 0 if the bar has no range"
 
 FEATURES: tuple[Feature, ...] = (
-    *_returns(),
-    Feature("overnight", "candle", "log of open over the previous close", 1, lambda b: np.log(b.open / ind.lag(b.close, 1))),
-    Feature("intraday", "candle", "log of close over open", 0, lambda b: np.log(b.close / b.open)),
-    Feature("range", "candle", "log of high over low", 0, lambda b: np.log(b.high / b.low)),
-    Feature("close_location", "candle", "close within the session's range, -1 at the low to 1 at the high", 0, ind.clv),
-    Feature("upper_shadow", "candle", "high above the body, as a share of the range", 0, lambda b: ind.ratio(b.high - np.maximum(b.open, b.close), b.high - b.low)),
-    Feature("lower_shadow", "candle", "body above the low, as a share of the range", 0, lambda b: ind.ratio(np.minimum(b.open, b.close) - b.low, b.high - b.low)),
-    Feature("close_location_5", "candle", "mean of close_location over 5 sessions", 4, lambda b: ind.mean(ind.clv(b), 5)),
-    Feature("close_location_20", "candle", "mean of close_location over 20 sessions", 19, lambda b: ind.mean(ind.clv(b), 20)),
-    Feature("mean_gap_10", "trend", "log of close over its 10-session mean", 9, lambda b: ind.mean_gap(b, 10)),
-    Feature("mean_gap_20", "trend", "log of close over its 20-session mean", 19, lambda b: ind.mean_gap(b, 20)),
-    Feature("mean_gap_60", "trend", "log of close over its 60-session mean", 59, lambda b: ind.mean_gap(b, 60)),
-    Feature("ema_gap_5", "trend", "log of close over its exponential mean of span 5 (last 15 sessions)", 14, lambda b: ind.ema_gap(b, 5)),
-    Feature("ema_gap_20", "trend", "log of close over its exponential mean of span 20 (last 60 sessions)", 59, lambda b: ind.ema_gap(b, 20)),
-    Feature("macd", "trend", "exponential mean of span 8 over that of span 20, log ratio", 59, lambda b: ind.ema_gap(b, 20) - ind.ema_gap(b, 8)),
-    Feature("slope_10", "trend", "slope of a line through the last 10 log closes", 9, lambda b: ind.slope(b, 10)),
-    Feature("slope_20", "trend", "slope of a line through the last 20 log closes", 19, lambda b: ind.slope(b, 20)),
-    Feature("slope_60", "trend", "slope of a line through the last 60 log closes", 59, lambda b: ind.slope(b, 60)),
-    Feature("directional_14", "trend", "(DI+ - DI-) / (DI+ + DI-) over 14 sessions, plain means", 14, lambda b: ind.directional(b, 14)),
-    Feature("aroon_25", "trend", "Aroon oscillator of 25 sessions over 100", 25, lambda b: np.asarray(talib.AROONOSC(b.high, b.low, 25)) / 100),
-    Feature("efficiency_10", "trend", "net move over the path walked in 10 sessions, signed", 10, lambda b: ind.efficiency(b, 10)),
-    Feature("rsi_7", "oscillator", "relative strength of 7 sessions, -1 to 1, plain means", 7, lambda b: ind.rsi(b, 7)),
-    Feature("rsi_14", "oscillator", "relative strength of 14 sessions, -1 to 1, plain means", 14, lambda b: ind.rsi(b, 14)),
-    Feature("stochastic_14", "oscillator", "close within the 14-session range, -1 to 1", 13, lambda b: ind.stochastic(b, 14)),
-    Feature("stochastic_60", "oscillator", "close within the 60-session range, -1 to 1", 59, lambda b: ind.stochastic(b, 60)),
-    Feature("cci_20", "oscillator", "commodity channel index of 20 sessions over 100", 19, lambda b: ind.cci(b, 20)),
-    Feature("money_flow_14", "oscillator", "up-day against down-day money over 14 sessions, -1 to 1", 14, lambda b: ind.money_flow(b, 14)),
-    Feature("bollinger_20", "oscillator", "close above its 20-session mean in standard deviations", 19, lambda b: ind.ratio(b.close - ind.mean(b.close, 20), ind.std(b.close, 20))),
-    Feature("volatility_5", "volatility", "standard deviation of 5 daily returns", 5, lambda b: ind.volatility(b, 5)),
-    Feature("volatility_20", "volatility", "standard deviation of 20 daily returns", 20, lambda b: ind.volatility(b, 20)),
-    Feature("volatility_60", "volatility", "standard deviation of 60 daily returns", 60, lambda b: ind.volatility(b, 60)),
-    Feature("volatility_ratio", "volatility", "volatility_5 over volatility_60", 60, lambda b: ind.ratio(ind.volatility(b, 5), ind.volatility(b, 60))),
-    Feature("parkinson_20", "volatility", "range volatility of 20 sessions (Parkinson)", 19, lambda b: ind.parkinson(b, 20)),
-    Feature("garman_klass_20", "volatility", "open-high-low-close volatility of 20 sessions (Garman-Klass)", 19, lambda b: ind.garman_klass(b, 20)),
-    Feature("true_range_14", "volatility", "mean true range of 14 sessions over the previous close", 14, lambda b: ind.mean(ind.true_range(b), 14)),
-    Feature("skewness_20", "volatility", "skewness of 20 daily returns", 20, lambda b: ind.skewness(b, 20)),
-    Feature("volume_5", "volume", "log of volume over its 5-session mean", 4, lambda b: ind.relative_volume(b, 5)),
-    Feature("volume_20", "volume", "log of volume over its 20-session mean", 19, lambda b: ind.relative_volume(b, 20)),
-    Feature("volume_trend", "volume", "log of the 5-session over the 60-session mean volume", 59, lambda b: np.log(ind.mean(b.volume, 5) / ind.mean(b.volume, 60))),
-    Feature("volume_balance_20", "volume", "on-balance volume of 20 sessions over their total", 20, lambda b: ind.volume_balance(b, 20)),
-    Feature("chaikin_20", "volume", "close_location weighted by volume over 20 sessions", 19, lambda b: ind.chaikin(b, 20)),
-    Feature("volume_return_20", "volume", "correlation of log volume and daily return over 20 sessions", 20, lambda b: ind.correlation(np.log(b.volume), ind.log_return(b.close, 1), 20)),
-    Feature("illiquidity_20", "volume", "log of 1 + |return| per traded value over its 20-session mean", 20, lambda b: ind.illiquidity(b, 20)),
-)  # fmt: skip
+    *(_return(n) for n in (1, 2, 3, 5, 10, 20, 60)),
+    Feature("gap", "candle", "log of open / previous close", 1, f.gap),
+    Feature("body", "candle", f"(close - open) / {_RANGE}", 0, f.body),
+    Feature("upper_shadow", "candle", f"(high - max(open, close)) / {_RANGE}", 0, f.upper_shadow),
+    Feature("lower_shadow", "candle", f"(min(open, close) - low) / {_RANGE}", 0, f.lower_shadow),
+    Feature(
+        "close_location",
+        "candle",
+        f"((close - low) - (high - close)) / {_RANGE}",
+        0,
+        f.close_location,
+    ),
+    Feature(
+        "close_location_5",
+        "candle",
+        "mean of close_location over 5 sessions",
+        4,
+        f.close_location_mean,
+    ),
+    Feature("day_range", "candle", "log of high / low", 0, f.day_range),
+    Feature("sma_5", "trend", "log of close / mean close of 5 sessions", 4, f.above_mean(5)),
+    Feature("sma_20", "trend", "log of close / mean close of 20 sessions", 19, f.above_mean(20)),
+    Feature("sma_60", "trend", "log of close / mean close of 60 sessions", 59, f.above_mean(60)),
+    Feature("ema_10", "trend", "log of close / EMA(10) of close", SETTLED, f.above_ema(10)),
+    Feature("ema_20", "trend", "log of close / EMA(20) of close", SETTLED, f.above_ema(20)),
+    Feature("macd", "trend", "(EMA(12) - EMA(26) of close) / close", SETTLED, f.macd),
+    Feature(
+        "macd_histogram",
+        "trend",
+        "(MACD(12, 26) - its EMA(9)) / close",
+        SETTLED,
+        f.macd_histogram,
+    ),
+    Feature("adx_14", "trend", "ADX(14) / 100: strength of a trend, 0..1", SETTLED, f.adx),
+    Feature("di_14", "trend", "(+DI(14) - -DI(14)) / 100, -1..1", SETTLED, f.directional_balance),
+    Feature(
+        "aroon_25",
+        "trend",
+        "sessions since the 25-session low minus since the high, / 25, -1..1",
+        25,
+        f.aroon,
+    ),
+    Feature(
+        "slope_20",
+        "trend",
+        "least-squares slope of log close over 20 sessions, per session",
+        19,
+        f.slope(20),
+    ),
+    Feature("high_60", "trend", "log of close / highest high of 60 sessions", 59, f.below_high(60)),
+    Feature("low_60", "trend", "log of close / lowest low of 60 sessions", 59, f.above_low(60)),
+    Feature(
+        "rsi_7", "oscillators", "RSI(7) / 50 - 1; 0 if nothing moved, -1..1", SETTLED, f.rsi(7)
+    ),
+    Feature(
+        "rsi_14", "oscillators", "RSI(14) / 50 - 1; 0 if nothing moved, -1..1", SETTLED, f.rsi(14)
+    ),
+    Feature(
+        "stochastic_k",
+        "oscillators",
+        "slow %K(14, 3): place of close in the 14-session range, mean of 3, as -1..1; "
+        "the middle if there is no range",
+        15,
+        f.stochastic_k,
+    ),
+    Feature(
+        "stochastic_d", "oscillators", "mean of stochastic_k over 3 sessions", 17, f.stochastic_d
+    ),
+    Feature(
+        "williams_10",
+        "oscillators",
+        "Williams %R(10) / 100, -1..0; -0.5 if there is no range",
+        9,
+        f.williams(10),
+    ),
+    Feature(
+        "cci_20",
+        "oscillators",
+        "CCI(20) / 100: typical price from its mean, in 1.5 mean absolute deviations; "
+        "0 if it did not move",
+        19,
+        f.cci,
+    ),
+    Feature(
+        "mfi_14",
+        "oscillators",
+        "money flow (typical price x volume) on rising minus on falling typical price, / their "
+        "sum, 14 sessions; 0 without flow, -1..1",
+        14,
+        f.mfi,
+    ),
+    Feature(
+        "ultimate",
+        "oscillators",
+        "ultimate oscillator (7, 14, 28) / 50 - 1; 0 if there is no true range, -1..1",
+        28,
+        f.ultimate,
+    ),
+    Feature(
+        "trix_9",
+        "oscillators",
+        "change over one session of the triple EMA(9) of close",
+        SETTLED,
+        f.trix(9),
+    ),
+    Feature("atr_14", "volatility", "ATR(14) / close", SETTLED, f.atr),
+    Feature(
+        "parkinson_20",
+        "volatility",
+        "root of the mean of log(high / low)^2 / (4 log 2), 20 sessions",
+        19,
+        f.parkinson(20),
+    ),
+    Feature(
+        "garman_klass_20",
+        "volatility",
+        "root of the mean of log(high / low)^2 / 2 - (2 log 2 - 1) log(close / open)^2, "
+        "20 sessions",
+        19,
+        f.garman_klass,
+    ),
+    Feature("std_5", "volatility", "deviation of return_1, 5 sessions", 5, f.return_deviation(5)),
+    Feature(
+        "std_20", "volatility", "deviation of return_1, 20 sessions", 20, f.return_deviation(20)
+    ),
+    Feature(
+        "std_60", "volatility", "deviation of return_1, 60 sessions", 60, f.return_deviation(60)
+    ),
+    Feature(
+        "bollinger_position",
+        "volatility",
+        "(close - mean close) / twice its deviation, 20 sessions; 0 if it did not move",
+        19,
+        f.bollinger_position,
+    ),
+    Feature(
+        "bollinger_width",
+        "volatility",
+        "four deviations of close / mean close, 20 sessions",
+        19,
+        f.bollinger_width,
+    ),
+    Feature(
+        "volume_20",
+        "volume",
+        "log of volume / mean volume of 20 sessions, within -5..5; 0 without any trade",
+        19,
+        f.volume_above_mean(20),
+    ),
+    Feature(
+        "volume_60",
+        "volume",
+        "log of volume / mean volume of 60 sessions, within -5..5; 0 without any trade",
+        59,
+        f.volume_above_mean(60),
+    ),
+    Feature(
+        "obv_20",
+        "volume",
+        "change of on-balance volume over 20 sessions / volume traded in them, -1..1; "
+        "0 without any trade",
+        20,
+        f.obv_change,
+    ),
+    Feature(
+        "money_flow_20",
+        "volume",
+        "Chaikin money flow: close_location weighted by volume, 20 sessions, -1..1; "
+        "0 without any trade",
+        19,
+        f.money_flow,
+    ),
+    Feature(
+        "volume_return_20",
+        "volume",
+        "correlation of return_1 and volume, 20 sessions; 0 if either did not move",
+        20,
+        f.volume_return,
+    ),
+    Feature(
+        "turnover_5_60",
+        "volume",
+        "log of mean turnover (typical price x volume) of 5 sessions / of 60, within -5..5; "
+        "0 without any trade",
+        59,
+        f.turnover,
+    ),
+)
 
-NAMES: tuple[str, ...] = tuple(f.name for f in FEATURES)
-WARM_UP: int = max(f.warm_up for f in FEATURES)
-
-
-def compute(bars: pd.DataFrame) -> np.ndarray:
-    """All features of one segment: float32 ``[n, 50]``, NaN during each one's warm-up.
-
-    Args:
-        bars: one segment's clean bars with adj_open, adj_high, adj_low, adj_close and volume (> 0).
-    """
-    b = Bars(
-        *(bars[f"adj_{k}"].to_numpy(np.float64) for k in ("open", "high", "low", "close")),
-        bars["volume"].to_numpy(np.float64),
-    )
-    out = np.full((len(bars), len(FEATURES)), np.nan, dtype=np.float32)
-    for i, feature in enumerate(FEATURES):
-        # TA-Lib refuses inputs shorter than its window; such a segment is all warm-up anyway.
-        if len(bars) > feature.warm_up:
-            out[:, i] = feature.compute(b)
-    return out
+NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
+WARM_UP: int = max(feature.warm_up for feature in FEATURES)
+"""Sessions of a segment before its first complete row."""

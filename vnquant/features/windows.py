@@ -1,154 +1,219 @@
-"""Which windows train, validate and test; and the scaler that only training rows may shape."""
+"""Windows: which rows a model may see and when, as row indices; no window is ever materialised.
+
+Split by date. With vb the calendar index of the first session on or after ``validation_start``,
+tb the same for ``test_start``, and e the session of a window's last row:
+
+* training: e <= vb - 1 - purge, and the last target's session is before vb;
+* validation: vb + embargo <= e <= tb - 1 - purge, and the last target's session is before tb;
+* test: tb + embargo <= e.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from vnquant.errors import DataError, UsageError
 from vnquant.features.panel import Panel
 from vnquant.spec import WindowSpec
 
+if TYPE_CHECKING:
+    import torch
+
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Values = TypeVar("Values", npt.NDArray[np.float32], "torch.Tensor")
+
 CLIP = 5.0
-"""Scaled features are clipped here: a limit-up day is news, not a lever on the whole network."""
-LEAST_SCALE = 1e-6
+"""Scaled features are kept within ±5 training deviations."""
+
+CONSTANT = 1e-6
+"""A deviation at or below this is a constant: dividing by it would only magnify rounding."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """One symbol's windows, each named by the panel row of its last session; int64, rising."""
+    """One symbol's windows, each named by the panel row of its last session (int64, ascending).
+
+    ``latest`` is the newest row with a full lookback, with or without targets; None if there is
+    none. A window with last row e covers rows ``e - lookback + 1`` to e.
+    """
 
     symbol: str
     train: Rows
     validation: Rows
     test: Rows
     latest: int | None
-    """The newest row with a whole lookback, whose future is not known yet."""
-
-
-def split(panel: Panel, spec: WindowSpec) -> list[Windows]:
-    """Chronological parts with purge and embargo, the same dates for every symbol.
-
-    With v and t the calendar positions of the first session on or after ``validation_start`` and
-    ``test_start``: a training window ends at v - 1 - purge at the latest and its last target
-    session lies before v; a validation window ends between v + embargo and t - 1 - purge with its
-    targets before t; a test window ends at t + embargo or later.
-    """
-    return [_split_symbol(panel, i, spec) for i in range(len(panel.symbols))]
-
-
-def _split_symbol(panel: Panel, i: int, spec: WindowSpec) -> Windows:
-    rows = slice(int(panel.offsets[i]), int(panel.offsets[i + 1]))
-    session = panel.session[rows].astype(np.int64)
-    count = len(session)
-    ready = _whole_lookback(
-        np.isfinite(panel.features[rows]).all(axis=1), panel.segment[rows], spec.lookback
-    )
-    known = ready & np.isfinite(panel.targets[rows]).all(axis=1)
-    # The session of the last target bar; rows without one are excluded by `known`.
-    last = session[np.minimum(np.arange(count) + spec.horizon, count - 1)] if count else session
-    v, t = (
-        int(np.searchsorted(panel.calendar, np.datetime64(d, "D")))
-        for d in (spec.validation_start, spec.test_start)
-    )
-    train = known & (session <= v - 1 - spec.purge) & (last < v)
-    validation = (
-        known & (session >= v + spec.embargo) & (session <= t - 1 - spec.purge) & (last < t)
-    )
-    test = known & (session >= t + spec.embargo)
-    end = np.flatnonzero(ready)
-
-    def at(mask: npt.NDArray[np.bool_]) -> Rows:
-        return np.flatnonzero(mask).astype(np.int64) + rows.start
-
-    return Windows(
-        panel.symbols[i],
-        at(train),
-        at(validation),
-        at(test),
-        int(end[-1]) + rows.start if len(end) and end[-1] == count - 1 else None,
-    )
-
-
-def _whole_lookback(
-    usable: npt.NDArray[np.bool_], segment: npt.NDArray[np.int32], lookback: int
-) -> npt.NDArray[np.bool_]:
-    """Rows that end a run of ``lookback`` usable rows inside one segment."""
-    count = len(usable)
-    breaks = np.ones(count, dtype=bool)
-    breaks[1:] = segment[1:] != segment[:-1]
-    # Position since the last unusable row or segment start: the length of the run ending here.
-    place = np.arange(count)
-    last_bad = np.maximum.accumulate(np.where(~usable, place, -1)) if count else place
-    last_start = np.maximum.accumulate(np.where(breaks, place, 0)) if count else place
-    run = np.minimum(place - last_bad, place - last_start + 1)
-    return run >= lookback
-
-
+    lookback: int = 60
 
 
 @dataclass(frozen=True)
 class Scaler:
-    """Mean and standard deviation of each feature, and the symbol's daily volatility.
+    """A symbol's scale, learned from its training part only.
 
-    ``mean`` and ``std`` are float32 ``[F]``; ``target_scale`` divides target returns.
+    ``mean`` and ``std`` are float32 ``[F]``; ``target_scale`` is the deviation of a daily log
+    return.
     """
 
     mean: npt.NDArray[np.float32]
     std: npt.NDArray[np.float32]
     target_scale: float
 
-    def transform(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Scaled features ``[..., F]``, clipped to +-5; NaN stays NaN."""
-        scaled: npt.NDArray[np.float32] = np.clip((features - self.mean) / self.std, -CLIP, CLIP)
-        return scaled
+    def transform(self, x: Values) -> Values:
+        """Scale features ``[..., F]``, NumPy or torch, and clip to ±5; NaN stays NaN."""
+        if isinstance(x, np.ndarray):
+            scaled = np.clip((x - self.mean) / self.std, -CLIP, CLIP)
+            return cast(Values, scaled.astype(np.float32, copy=False))
+        mean, std = (x.new_tensor(v.tolist()) for v in (self.mean, self.std))
+        return ((x - mean) / std).clamp(-CLIP, CLIP)
 
     def to_dict(self) -> dict[str, Any]:
-        # float32 -> float -> float32 is exact, so a reloaded scaler is the same scaler.
+        """Plain numbers and lists; `from_dict` restores exactly the same values."""
         return {
-            "mean": [float(v) for v in self.mean],
-            "std": [float(v) for v in self.std],
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
             "target_scale": self.target_scale,
         }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Scaler:
-        return cls(
-            np.asarray(value["mean"], dtype=np.float32),
-            np.asarray(value["std"], dtype=np.float32),
-            float(value["target_scale"]),
-        )
+        """Restore what `to_dict` gave.
+
+        Raises:
+            DataError: a field is missing, not finite, of another length or not positive.
+        """
+        try:
+            mean, std = (np.asarray(value[k], dtype=np.float32) for k in ("mean", "std"))
+            scale = float(value["target_scale"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _bad_scaler(f"cannot be read ({error!r})") from error
+        if mean.ndim != 1 or mean.shape != std.shape:
+            raise _bad_scaler(f"has mean {mean.shape} and std {std.shape}")
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and np.isfinite(scale)):
+            raise _bad_scaler("is not finite")
+        if (std <= 0).any() or scale <= 0:
+            raise _bad_scaler("has a scale that is not positive")
+        return cls(mean, std, scale)
 
 
-def fit_scaler(panel: Panel, windows: Windows, lookback: int) -> Scaler:
-    """Fit on the rows that training windows cover, and on their targets; on nothing else.
+def split(panel: Panel, spec: WindowSpec) -> list[Windows]:
+    """The windows of every symbol, in the order of ``panel.symbols``.
 
     Raises:
-        ValueError: the symbol has no training window.
+        UsageError: the panel was built for another horizon.
+    """
+    if panel.horizon != spec.horizon:
+        raise UsageError(
+            f"the panel has targets for {panel.horizon} sessions, the spec asks for {spec.horizon}",
+            where="windows.horizon",
+            fix="build the panel again (stage features)",
+        )
+    complete = _complete(panel, spec.lookback)
+    known = complete & np.isfinite(panel.targets).all(axis=1)
+    end = panel.session.astype(np.int64)
+    # Where targets are known, the last one lies `horizon` rows ahead in the same segment.
+    last_target = end[np.minimum(np.arange(len(end)) + spec.horizon, len(end) - 1)]
+    vb, tb = (_first_session(panel, day) for day in (spec.validation_start, spec.test_start))
+    parts = {
+        "train": known & (end <= vb - 1 - spec.purge) & (last_target < vb),
+        "validation": known
+        & (end >= vb + spec.embargo)
+        & (end <= tb - 1 - spec.purge)
+        & (last_target < tb),
+        "test": known & (end >= tb + spec.embargo),
+    }
+    found = {name: _by_symbol(mask, panel.offsets) for name, mask in parts.items()}
+    newest = [int(rows[-1]) if len(rows) else None for rows in _by_symbol(complete, panel.offsets)]
+    return [
+        Windows(
+            symbol,
+            found["train"][i],
+            found["validation"][i],
+            found["test"][i],
+            newest[i],
+            spec.lookback,
+        )
+        for i, symbol in enumerate(panel.symbols)
+    ]
+
+
+def _complete(panel: Panel, lookback: int) -> Mask:
+    """Rows that end ``lookback`` rows of one segment, all with finite features; ``[R]``."""
+    n = len(panel.features)
+    good = np.isfinite(panel.features).all(axis=1)
+    begins = np.zeros(n, dtype=bool)
+    begins[1:] = panel.segment[1:] != panel.segment[:-1]
+    begins[panel.offsets[:-1]] = True
+    row = np.arange(n)
+    # A stretch of good rows starts at a segment's first row, or right after a row that is not.
+    start = np.maximum.accumulate(np.where(good, np.where(begins, row, 0), row + 1))
+    return good & (row - start + 1 >= lookback)
+
+
+def _first_session(panel: Panel, day: dt.date) -> int:
+    return int(np.searchsorted(panel.calendar, np.datetime64(day, "D")))
+
+
+def _by_symbol(mask: Mask, offsets: Rows) -> list[Rows]:
+    rows = np.flatnonzero(mask).astype(np.int64)
+    return np.split(rows, np.searchsorted(rows, offsets[1:-1]))
+
+
+def fit_scaler(panel: Panel, windows: Windows, lookback: int | None = None) -> Scaler:
+    """Learn one symbol's scale from the rows its training windows cover, and from no other row.
+
+    ``lookback`` is that of the windows unless given. A constant feature gets scale 1; so does a
+    target that never moved.
+
+    Raises:
+        DataError: the symbol has no training window.
     """
     if not len(windows.train):
-        raise ValueError(f"{windows.symbol} has no training window to fit a scaler on")
-    covered = np.zeros(len(panel.features), dtype=bool)
-    for back in range(lookback):
-        covered[windows.train - back] = True
-    features = panel.features[covered].astype(np.float64)
-    std = features.std(axis=0)
-    targets = panel.targets[windows.train].astype(np.float64)
+        raise DataError(
+            "there is no training window to fit a scaler on",
+            where=windows.symbol,
+            fix="give a longer history or a later validation start",
+        )
+    rows = covered_rows(windows.train, lookback or windows.lookback)
+    x = panel.features[rows].astype(np.float64)
+    std = x.std(axis=0)
+    spread = float(panel.targets[windows.train].astype(np.float64).std())
     return Scaler(
-        mean=features.mean(axis=0).astype(np.float32),
-        std=np.where(std > LEAST_SCALE, std, 1.0).astype(np.float32),
-        target_scale=float(max(targets.std(), LEAST_SCALE)),
+        mean=x.mean(axis=0).astype(np.float32),
+        std=np.where(std > CONSTANT, std, 1.0).astype(np.float32),
+        target_scale=spread if spread > CONSTANT else 1.0,
     )
 
 
-def gather(features: torch.Tensor, ends: torch.Tensor, lookback: int) -> torch.Tensor:
-    """Windows by index: ``[R, F]`` and ends ``[...]`` to ``[..., lookback, F]``, oldest first.
+def covered_rows(ends: Rows, lookback: int) -> Rows:
+    """Rows inside at least one window, ascending. ``ends`` must ascend and not be empty."""
+    first = int(ends[0]) - lookback + 1
+    change = np.zeros(int(ends[-1]) - first + 2, dtype=np.int64)
+    change[ends - lookback + 1 - first] += 1
+    change[ends + 1 - first] -= 1
+    return first + np.flatnonzero(np.cumsum(change) > 0).astype(np.int64)
 
-    Only the asked-for windows ever exist; the resident tensor is read where it lies.
+
+def gather(features: torch.Tensor, ends: torch.Tensor, lookback: int) -> torch.Tensor:
+    """Read windows out of one resident tensor.
+
+    Args:
+        features: ``[R, F]``.
+        ends: int64 ``[...]``, row of each window's last session, on the same device.
+
+    Returns:
+        ``[..., lookback, F]``, oldest session first.
     """
-    back = torch.arange(1 - lookback, 1, device=ends.device)
-    return features[ends.unsqueeze(-1) + back]
+    import torch  # here, so that splitting and scaling start without it
+
+    rows = ends.unsqueeze(-1) + torch.arange(1 - lookback, 1, device=ends.device)
+    picked = features.index_select(0, rows.reshape(-1))
+    return picked.view(*rows.shape, features.shape[1])
+
+
+def _bad_scaler(what: str) -> DataError:
+    return DataError(what, where="scaler", fix="train the symbol again")

@@ -151,7 +151,9 @@ def _combine(
     return pd.DataFrame(frame)
 
 
-def with_outcomes(forecasts: pd.DataFrame, panel: Panel, ends: Mapping[str, np.ndarray]) -> pd.DataFrame:
+def with_outcomes(
+    forecasts: pd.DataFrame, panel: Panel, ends: Mapping[str, np.ndarray]
+) -> pd.DataFrame:
     """Add the realised daily log returns y_1..y_H of the same windows."""
     realised = np.concatenate([panel.targets[ends[s]] for s in forecasts["symbol"].unique()])
     out = forecasts.copy()

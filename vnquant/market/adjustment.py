@@ -1,4 +1,4 @@
-"""Adjusted prices from ratios alone.
+"""Adjusted prices from ratios alone, and the evidence for whether a step between bars is sound.
 
 A published adj_close was computed with knowledge of every corporate action up to the day it was
 downloaded, so its level leaks the future; the ratio between two days does not, except by rounding.
@@ -8,35 +8,74 @@ a corporate action that rescales all earlier adj_close, changes nothing that was
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 ROUNDING = 0.005
 """Half the last printed digit of adj_close, thousand VND."""
 
+REVERTED = 0.02
+"""Smallest step of adj_close / close that counts as applied on one day and taken back the next."""
 
-def daily_ratio(close: Array, adj_close: Array, first: npt.NDArray[np.bool_]) -> Array:
-    """Adjusted close relative to the bar before it, ``[N]``; 1 on the first bar of a symbol.
 
-    Where close and adj_close moved alike within the rounding of adj_close, nothing was paid out
-    and the ratio of the raw closes is exact; adj_close of 0.9 printed with two decimals moves in
-    steps of one per cent.
+def rounding_slack(adj_close: Array, adj_previous: Array) -> Array:
+    """Largest relative error that rounding to two decimals puts on adj_close / adj_previous."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slack: Array = 1.01 * (ROUNDING / adj_close + ROUNDING / adj_previous) + 1e-12
+    return slack
+
+
+def factor_step(close: Array, adj_close: Array, first: Mask) -> Array:
+    """Step of adj_close / close from the bar before, ``[N]``: above 1 on an ex-date, else 1.
+
+    1 on a symbol's first bar and wherever close and adj_close moved alike within the rounding of
+    adj_close: nothing was paid out then, and an adj_close of 0.9 printed with two decimals would
+    move in steps of one per cent.
     """
     previous, adj_previous = np.roll(close, 1), np.roll(adj_close, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        raw = close / previous
-        adjusted = adj_close / adj_previous
-        slack = ROUNDING / adj_close + ROUNDING / adj_previous
-        alike = np.abs(adjusted / raw - 1.0) <= slack * 1.01 + 1e-12
-    return np.where(first, 1.0, np.where(alike, raw, adjusted))
+        step = (adj_close / adj_previous) / (close / previous)
+        alike = np.abs(step - 1.0) <= rounding_slack(adj_close, adj_previous)
+    return np.where(first | alike, 1.0, step)
 
 
-def rebuild(close: Array, ratio: Array, first: npt.NDArray[np.bool_]) -> Array:
-    """Adjusted close ``[N]`` that starts at each symbol's first raw close and follows the ratios."""
+def daily_ratio(close: Array, adj_close: Array, first: Mask) -> Array:
+    """Adjusted close relative to the bar before it, ``[N]``; 1 on the first bar of a symbol."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = close / np.roll(close, 1) * factor_step(close, adj_close, first)
+    return np.where(first, 1.0, ratio)
+
+
+def rebuild(close: Array, ratio: Array, first: Mask) -> Array:
+    """Adjusted close ``[N]``: each symbol's first raw close, then along the ratios."""
     out = np.empty_like(close)
-    begins = np.flatnonzero(first)
-    for begin, end in zip(begins, np.append(begins[1:], len(close)), strict=True):
+    edges = np.append(np.flatnonzero(first), len(close))
+    for begin, end in pairwise(edges):
         out[begin:end] = close[begin] * np.cumprod(ratio[begin:end])
     return out
+
+
+def taken_back(factor: Array, first: Mask) -> Mask:
+    """Both ends of an adjustment that was applied for one bar only: a factor undone by the next.
+
+    Args:
+        factor: from `factor_step`, ``[N]``.
+    """
+    follows = np.append(~first[1:], False)
+    after = np.where(follows, np.roll(factor, -1), 1.0)
+    moved = np.abs(factor - 1.0) > REVERTED
+    begins = moved & (np.abs(factor * after - 1.0) < 0.5 * np.abs(factor - 1.0))
+    ends = np.concatenate([[False], begins[:-1]]) if len(begins) else begins
+    return begins | ends
+
+
+def official_change(change_text: pd.Series) -> Array:
+    """The leading number of texts like ``-0.5(-1.39 %)``, thousand VND; NaN where there is none."""
+    number = change_text.astype("string").str.extract(r"^\s*([-+]?\d*\.?\d+)", expand=False)
+    return number.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -22,12 +22,22 @@ QUORUM = 0.25  # of the shares alive that must trade on a date outside the cover
 
 
 @cache
+def _listed() -> dict[str, Dates]:
+    text = resources.files("vnquant.market").joinpath("closures.csv").read_text(encoding="utf-8")
+    days: dict[str, list[str]] = {}
+    for row in csv.DictReader(text.splitlines()):
+        days.setdefault(row["scope"], []).append(row["date"])
+    return {scope: np.array(sorted(d), dtype="datetime64[D]") for scope, d in days.items()}
+
+
 def closures() -> Dates:
     """Weekdays without trading on any exchange, datetime64[D], sorted."""
-    text = resources.files("vnquant.market").joinpath("closures.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(text.splitlines())
-    days = [r["date"] for r in rows if r["scope"] == "all exchanges"]
-    return np.array(sorted(days), dtype="datetime64[D]")
+    return _listed()["all exchanges"]
+
+
+def hose_halts() -> Dates:
+    """Sessions of the other exchanges on which HOSE stood still, datetime64[D], sorted."""
+    return np.sort(np.concatenate([d for s, d in _listed().items() if s != "all exchanges"]))
 
 
 def between(first: np.datetime64, last: np.datetime64) -> Dates:

@@ -42,8 +42,10 @@ class PriceSource(Protocol):
         ...
 
 
-def open_source(name: Literal["folder", "synthetic"], path: Path | None) -> PriceSource:
-    """The source of that name.
+def open_source(
+    name: Literal["folder", "synthetic"], path: Path | None, *, seed: int = 0
+) -> PriceSource:
+    """The source of that name; ``path`` is for the folder, ``seed`` for the simulated market.
 
     Raises:
         UsageError: a folder source without a path.
@@ -51,7 +53,7 @@ def open_source(name: Literal["folder", "synthetic"], path: Path | None) -> Pric
     if name == "synthetic":
         from vnquant.market.synthetic import SyntheticMarket
 
-        return SyntheticMarket()
+        return SyntheticMarket(seed)
     if path is None:
         raise UsageError(
             "this run was made from a price file, which is not given",

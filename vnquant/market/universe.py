@@ -20,7 +20,7 @@ VN102: dict[str, str] = {
     for exchange, names in (("HOSE", _HOSE), ("HNX", _HNX), ("UPCOM", _UPCOM))
     for symbol in names.split()
 }
-"""Symbol to exchange, as of August 2025. A list of survivors: see docs/market-rules.md."""
+"""Symbol to exchange, as of August 2025. A list of survivors."""
 
 UNIVERSES = ("vn102", "all")
 
@@ -43,7 +43,7 @@ def resolve(
             "both were given", where="--symbols and --universe", fix="give one of the two"
         )
     if symbols:
-        wanted = sorted({s.strip().upper() for s in symbols})
+        wanted = canonical(symbols)
     elif universe in (None, "vn102"):
         wanted = sorted(VN102)
     elif universe == "all":
@@ -56,6 +56,11 @@ def resolve(
     return wanted
 
 
+def canonical(symbols: Sequence[str]) -> list[str]:
+    """Upper case, sorted, each once."""
+    return sorted({s.strip().upper() for s in symbols})
+
+
 def check_known(wanted: Sequence[str], known: Mapping[str, str]) -> None:
     """Refuse symbols the source does not have.
 
@@ -64,11 +69,22 @@ def check_known(wanted: Sequence[str], known: Mapping[str, str]) -> None:
     """
     unknown = [s for s in wanted if s not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.0)
-        hint = f"the nearest known one is {near[0]}" if near else "the source has no symbols"
+        hint = "the source has no symbols"
+        if known:
+            hint = f"the nearest known one is {_nearest(unknown[0], known)}"
         more = f" (and {len(unknown) - 1} more unknown)" if len(unknown) > 1 else ""
         raise UsageError(
             f"unknown symbol {unknown[0]!r}{more}; {hint}",
             where="symbols",
             fix=f"the source knows {len(known)} symbols; use --universe all for every one of them",
         )
+
+
+def _nearest(name: str, known: Mapping[str, str]) -> str:
+    """The most alike symbol; swapped letters beat other ties, then the same first letter."""
+
+    def likeness(symbol: str) -> tuple[float, bool, bool]:
+        ratio = difflib.SequenceMatcher(None, name, symbol).ratio()
+        return ratio, sorted(symbol) == sorted(name), symbol[:1] == name[:1]
+
+    return max(sorted(known), key=likeness)

@@ -16,7 +16,7 @@ from vnquant.workspace import read_json, write_json
 
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
-    return marker.get("snapshot") == ctx.marker("ingest")["snapshot"]
+    return bool(marker.get("snapshot") == ctx.marker("ingest")["snapshot"])
 
 
 def run(ctx: Context) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def load_raw(ctx: Context) -> pd.DataFrame:
     found = snapshot_hash(raw)
     if spec.data.snapshot is not None and found != spec.data.snapshot:
         raise DataError(
-            f"the prices hash to {found[:12]}, but the spec was made from {spec.data.snapshot[:12]}",
+            f"the prices hash to {found[:12]}, the spec was made from {spec.data.snapshot[:12]}",
             where=str(ctx.options.prices or spec.data.source),
             fix="give the file the spec was made from, or start a new run with `vnquant train`",
         )
@@ -62,7 +62,9 @@ def run(ctx: Context) -> dict[str, Any]:
     write_bytes(stage / "quality.md", result.to_markdown().encode())
     ctx.events.progress("ingest", 3, 3)
     kept = set(result.clean["symbol"].unique())
-    failed = {s: "no usable bar after the quality checks" for s in ctx.spec.symbols if s not in kept}
+    failed = {
+        s: "no usable bar after the quality checks" for s in ctx.spec.symbols if s not in kept
+    }
     snapshot = snapshot_hash(raw)
     counts = {k: int(v) for k, v in result.counts.items() if v}
     ctx.events.emit("quality", bars=len(raw), kept=len(result.clean), counts=counts)

@@ -80,7 +80,8 @@ def run_stages(ctx: Context, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         listed = "; ".join(f"{s}: {why}" for s, why in sorted(failed.items())[:5])
         more = f" and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise PartialFailure(
-            f"finished, but {len(failed)} of {len(ctx.spec.symbols)} symbols failed ({listed}{more})",
+            f"finished, but {len(failed)} of {len(ctx.spec.symbols)} symbols failed "
+            f"({listed}{more})",
             where=f"run {ctx.spec.run_id}",
             fix="see the quality report and events of the run",
         )

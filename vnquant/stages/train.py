@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ from vnquant.training.memory import (
     release_memory,
 )
 from vnquant.training.stack import Stack, Status
-from vnquant.training.trainer import train_stack
+from vnquant.training.trainer import Export, train_stack
 from vnquant.training.watch import Watch
 from vnquant.workspace import read_json, write_json
 
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
-    return marker.get("snapshot") == ctx.marker("ingest")["snapshot"]
+    return bool(marker.get("snapshot") == ctx.marker("ingest")["snapshot"])
 
 
 @dataclass
@@ -113,7 +113,11 @@ def run(ctx: Context) -> dict[str, Any]:
     spec, profile = ctx.spec, ctx.profile
     symbols, failed = _trainable(ctx)
     every = {w.symbol: w for w in ctx.windows}
-    scalers = {w.symbol: fit_scaler(ctx.panel, w, spec.windows.lookback) for w in ctx.windows if len(w.train)}
+    scalers = {
+        w.symbol: fit_scaler(ctx.panel, w, spec.windows.lookback)
+        for w in ctx.windows
+        if len(w.train)
+    }
     identity = {s: scalers.get(s, next(iter(scalers.values()))) for s in every}
     data = TrainingData.build(
         ctx.panel,
@@ -149,7 +153,9 @@ def run(ctx: Context) -> dict[str, Any]:
     good = [s for s in symbols if s not in failed]
     if not good:
         why = "; ".join(f"{s}: {r}" for s, r in sorted(failed.items())[:5])
-        raise DataError(f"every symbol failed ({why})", where="train", fix="lower the learning rate")
+        raise DataError(
+            f"every symbol failed ({why})", where="train", fix="lower the learning rate"
+        )
     monitor.sample()
     return {
         "snapshot": fleet.snapshot,
@@ -265,13 +271,13 @@ def _train_unit(
     ctx = fleet.ctx
     places = checkpoints.places()
     for (epoch, inner, compacting), models in group_by_position(unit, places).items():
-        stack = Stack(
-            shape, models, ctx.spec.model, ctx.spec.training, fleet.data, ctx.profile.torch_dtype, kernels
-        )
+        stack = Stack(shape, models, ctx.spec.model, ctx.spec.training, fleet.data, kernels)
         if all(m in places for m in models):
             checkpoints.restore(stack, places)
             ctx.events.emit("resumed", epoch=epoch, inner=inner, models=len(models))
-            fleet.done_steps += sum(fleet.steps_left(m) - fleet.steps_left(m, epoch) for m in models)
+            fleet.done_steps += sum(
+                fleet.steps_left(m) - fleet.steps_left(m, epoch) for m in models
+            )
         else:
             stack.initialise()
 
@@ -289,7 +295,7 @@ def _train_unit(
         )
 
 
-def _export_and_count(fleet: Fleet) -> Callable[[Stack, Sequence[int]], None]:
+def _export_and_count(fleet: Fleet) -> Export:
     def export(stack: Stack, rows: Sequence[int]) -> None:
         fleet.export(stack, rows)
         # Epochs saved by stopping early are done as far as the progress bar is concerned.

@@ -53,7 +53,9 @@ class Shape:
     layers: int
 
     @classmethod
-    def of(cls, model: ModelSpec, member: int, *, features: int, lookback: int, horizon: int) -> Shape:
+    def of(
+        cls, model: ModelSpec, member: int, *, features: int, lookback: int, horizon: int
+    ) -> Shape:
         return cls(
             features=features,
             lookback=lookback,
@@ -82,7 +84,10 @@ class Shape:
             # Only the last session is read, so the last layer projects queries for one token and
             # keys and values for all: its projection is stored in two parts.
             projections = (("q", d), ("kv", 2 * d)) if last else (("qkv", 3 * d),)
-            plan += [(f"layers.{i}.norm1.gain", (d,), "gain"), (f"layers.{i}.norm1.bias", (d,), "bias")]
+            plan += [
+                (f"layers.{i}.norm1.gain", (d,), "gain"),
+                (f"layers.{i}.norm1.bias", (d,), "bias"),
+            ]
             for name, width in projections:
                 plan += [
                     (f"layers.{i}.{name}.weight", (d, width), "weight"),
@@ -119,7 +124,7 @@ class Shape:
 
     @cached_property
     def decayed(self) -> torch.Tensor:
-        """float32 ``[P]``: 1 where weight decay applies (matrices), 0 for biases, gains, padding."""
+        """float32 ``[P]``: 1 where weight decay applies (matrices), 0 elsewhere."""
         mask = torch.zeros(self.row)
         for p in self.parameters:
             if p.kind == "weight":

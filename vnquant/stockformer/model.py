@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,9 @@ def sites(shape: Shape) -> int:
     return 1 + 3 * shape.layers
 
 
-def positions(lookback: int, d_model: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def positions(
+    lookback: int, d_model: int, device: torch.device, dtype: torch.dtype
+) -> torch.Tensor:
     """Sinusoidal positional encoding ``[lookback, d_model]``."""
     place = torch.arange(lookback, device=device, dtype=torch.float32).unsqueeze(1)
     rate = torch.exp(
@@ -48,14 +50,54 @@ def positions(lookback: int, d_model: int, device: torch.device, dtype: torch.dt
     return torch.stack((torch.sin(place * rate), torch.cos(place * rate)), -1).flatten(1).to(dtype)
 
 
+class _Linear(torch.autograd.Function):
+    """``[M, N, in] @ [M, in, out] + [M, out]``, with the bias gradient as a product too.
+
+    Left to itself, autograd sums the bias gradient over thousands of tokens in a reduction that
+    ran at a tenth of the memory bandwidth on an H100 (benchmarks/NOTES.md); as a product with a
+    row of ones it is one more small matmul.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias.unsqueeze(1), x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (grad,) = grads
+        x, weight = ctx.saved_tensors
+        to_x = torch.bmm(grad, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        ones = grad.new_ones(1, 1, 1).expand(grad.shape[0], 1, grad.shape[1])
+        to_bias = torch.bmm(ones, grad).squeeze(1)
+        return to_x, torch.bmm(x.transpose(1, 2), grad), to_bias
+
+
 def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """``[M, N, in] @ [M, in, out] + [M, out]``."""
-    return torch.baddbmm(bias.unsqueeze(1), x, weight)
+    out: torch.Tensor = _Linear.apply(x, weight, bias)
+    return out
 
 
 def _norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Layer norm of ``[M, N, D]`` with a gain and bias ``[M, D]`` for each model."""
     return torch.addcmul(bias.unsqueeze(1), F.layer_norm(x, x.shape[-1:]), gain.unsqueeze(1))
+
+
+def _without_keys(bias: torch.Tensor, parts: int) -> torch.Tensor:
+    """Zero the key part of a projection bias ``[M, parts * D]`` (order: query if any, key, value).
+
+    Softmax does not see a constant added to all scores, so the key bias has no effect and its
+    gradient is pure rounding noise, which AdamW would blow up to full steps: the one parameter
+    that would make a model depend on the stack it was trained in.
+    """
+    width = bias.shape[1] // parts
+    keys = (parts - 2) * width
+    return torch.cat(
+        (bias[:, :keys], torch.zeros_like(bias[:, :width]), bias[:, keys + width :]), 1
+    )
 
 
 def embed(x: torch.Tensor, p: Params, drop: Drop | None) -> torch.Tensor:
@@ -88,7 +130,7 @@ def layer(
     """One encoder layer: ``[M, B*T, D] -> [M, B*T, D]``; ``p`` holds this layer's parameters."""
     models, tokens, d_model = h.shape
     n = _norm(h, p["norm1.gain"], p["norm1.bias"])
-    qkv = _linear(n, p["qkv.weight"], p["qkv.bias"])
+    qkv = _linear(n, p["qkv.weight"], _without_keys(p["qkv.bias"], 3))
     q, k, v = qkv.view(models * batch, lookback, 3, heads, d_model // heads).unbind(2)
     a = _linear(_attend(q, k, v).view(models, tokens, d_model), p["out.weight"], p["out.bias"])
     h = h + (a if drop is None else drop(a, 0))
@@ -106,7 +148,7 @@ def last_layer(
     n = _norm(h, p["norm1.gain"], p["norm1.bias"])
     final = n.view(models, batch, lookback, d_model)[:, :, -1]
     q = _linear(final, p["q.weight"], p["q.bias"])
-    kv = _linear(n, p["kv.weight"], p["kv.bias"])
+    kv = _linear(n, p["kv.weight"], _without_keys(p["kv.bias"], 2))
     k, v = kv.view(models * batch, lookback, 2, heads, d_model // heads).unbind(2)
     q = q.view(models * batch, 1, heads, d_model // heads)
     a = _linear(_attend(q, k, v).view(models, batch, d_model), p["out.weight"], p["out.bias"])
@@ -137,19 +179,27 @@ PLAIN = Pieces()
 
 
 def forward(
-    shape: Shape, rows: torch.Tensor, x: torch.Tensor, drop: Drop | None = None, pieces: Pieces = PLAIN
+    shape: Shape,
+    rows: torch.Tensor,
+    x: torch.Tensor,
+    drop: Drop | None = None,
+    pieces: Pieces = PLAIN,
 ) -> torch.Tensor:
     """Raw outputs of a stack.
 
     Args:
-        rows: parameters ``[M, P]``, float32 or bfloat16.
-        x: scaled windows ``[M, B, T, F]`` of the same dtype.
+        rows: parameters float32 ``[M, P]``; computed with in the dtype of ``x``.
+        x: scaled windows ``[M, B, T, F]``, float32 or bfloat16.
         drop: dropout of this step; None for inference.
 
     Returns:
         float32 ``[M, B, 2*horizon + 1]``; see `vnquant.stockformer.losses.split_outputs`.
     """
     p = shape.views(rows)
+    if pieces is not PLAIN or rows.dtype != x.dtype:
+        # Contiguous copies: a view's row stride is P, which differs with the depth, and a compiled
+        # layer would be compiled again for every depth. In bfloat16 the cast copies anyway.
+        p = {k: v.to(x.dtype).contiguous() for k, v in p.items()}
     batch, lookback = x.shape[1], x.shape[2]
     h = pieces.embed(x, {k: p[k] for k in ("input.weight", "input.bias")}, drop)
     for i in range(shape.layers):

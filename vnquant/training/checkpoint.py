@@ -115,7 +115,9 @@ class Checkpoints:
             raise ValueError(f"models of one stack stand at different positions: {position}")
         for done in {places[m].checkpoint for m in stack.models}:
             wanted = [
-                (i, places[m].row) for i, m in enumerate(stack.models) if places[m].checkpoint == done
+                (i, places[m].row)
+                for i, m in enumerate(stack.models)
+                if places[m].checkpoint == done
             ]
             ledger = read_json(done)["ledger"]
             with safe_open(done.with_suffix(".safetensors"), framework="pt") as tensors:

@@ -100,9 +100,7 @@ class TrainingData:
         )
 
 
-def pad_rows(
-    ends: Sequence[np.ndarray], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_rows(ends: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of unequal length as int64 ``[M, N]`` with weights float32 ``[M, N]`` (0 = padding)."""
     longest = max(len(e) for e in ends)
     rows = np.zeros((len(ends), longest), dtype=np.int64)

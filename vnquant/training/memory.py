@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -42,10 +43,9 @@ def release_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif sys.platform == "linux":
-        try:
+        # Without glibc (musl) there is nothing to trim: freed memory goes back by itself.
+        with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):
-            pass  # musl: freed memory goes back by itself
 
 
 @dataclass

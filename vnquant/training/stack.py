@@ -80,13 +80,12 @@ class Stack:
         model_spec: ModelSpec,
         training: TrainingSpec,
         data: TrainingData,
-        dtype: torch.dtype,
         kernels: Kernels = PLAIN_KERNELS,
     ) -> None:
         batch = training.batch_size
         self.models = sorted(models, key=lambda m: (-data.steps_per_epoch(m.symbol, batch), m))
         self.shape, self.training, self.data = shape, training, data
-        self.dtype, self.kernels = dtype, kernels
+        self.kernels = kernels
         self.device = data.features.device
         self.epoch, self.inner = 0, 0
         self.ledger = [Ledger() for _ in self.models]
@@ -131,7 +130,7 @@ class Stack:
         return int(self.steps[0])
 
     def width(self, inner: int) -> int:
-        """How many rows step ``inner`` of a round computes; all with a batch left are among them."""
+        """How many rows step ``inner`` computes; all with a batch left are among them."""
         return int(self._widths[inner])
 
     def train_step(self) -> None:
@@ -148,7 +147,7 @@ class Stack:
         leaf = self.weights[:k].detach().requires_grad_()
         x = gather(self.data.features, rows[:k, i], self.data.lookback)
         drop = Drop(keys, self._level[:k])
-        raw = forward(self.shape, leaf.to(self.dtype), x, drop, self.kernels.pieces)
+        raw = forward(self.shape, leaf, x, drop, self.kernels.pieces)
         target = self.data.targets[rows[:k, i]]
         loss = self.kernels.loss(raw, target, weight[:k, i], self.training.direction_weight)
         (gradient,) = torch.autograd.grad(loss.sum(), leaf)
@@ -174,12 +173,11 @@ class Stack:
     def validate(self, windows_per_call: int = 64) -> torch.Tensor:
         """Mean validation loss of every model, float32 ``[M]``."""
         rows, weight = self._validation
-        weights = self.weights.to(self.dtype)
         total = torch.zeros(len(self.models), device=self.device)
         for begin in range(0, rows.shape[1], windows_per_call):
             part = slice(begin, begin + windows_per_call)
             x = gather(self.data.features, rows[:, part], self.data.lookback)
-            raw = forward(self.shape, weights, x)
+            raw = forward(self.shape, self.weights, x)
             target, here = self.data.targets[rows[:, part]], weight[:, part]
             loss = per_model_loss(raw, target, here, self.training.direction_weight)
             total += loss * here.sum(1)

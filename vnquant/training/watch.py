@@ -49,7 +49,7 @@ class Watch:
 
         def note(signum: int, _frame: FrameType | None) -> None:
             self.signum = signum
-            signal.signal(signum, before[signum])
+            signal.signal(signum, before[signal.Signals(signum)])
 
         before = {s: signal.signal(s, note) for s in SIGNALS}
         try:

@@ -1,0 +1,1 @@
+"""Judging forecasts on the untouched test part: metrics, intervals, baselines, gate, verdict."""

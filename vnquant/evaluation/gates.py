@@ -1,0 +1,73 @@
+"""The bar that a set must clear before it may be deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vnquant.spec import GateSpec
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure against its bar; ``value`` is None where it is undefined, which never passes."""
+
+    name: str
+    value: float | None
+    bar: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """All checks together; ``reason`` is one sentence for people."""
+
+    passed: bool
+    checks: list[Check]
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def decide(pooled: Mapping[str, Any], gate: GateSpec) -> GateResult:
+    """Compare the pooled figures of `vnquant.evaluation.metrics.summarise` with the gate.
+
+    Reaching a bar is passing it. With ``require_significance`` the lower end of the interval of
+    accuracy minus the majority class must be above 0: the majority is the harder of the two naive
+    constants, and the interval is of the difference on the same resampled dates.
+    """
+    accuracy, rmse = pooled.get("accuracy"), pooled.get("rmse")
+    checks = [
+        Check("accuracy", accuracy, gate.min_accuracy, _at_least(accuracy, gate.min_accuracy)),
+        Check("rmse", rmse, gate.max_rmse, rmse is not None and rmse <= gate.max_rmse),
+    ]
+    if gate.require_significance:
+        interval = (pooled.get("edge_interval") or {}).get("majority")
+        low = interval[0] if interval else None
+        checks.append(Check("edge over the majority class", low, 0.0, low is not None and low > 0))
+    failed = [_in_words(check) for check in checks if not check.passed]
+    if failed:
+        return GateResult(False, checks, "Refused: " + " and ".join(failed) + ".")
+    passed = ", ".join(f"{c.name} {_number(c.value)} (bar {_number(c.bar)})" for c in checks)
+    return GateResult(True, checks, f"Passed: {passed}.")
+
+
+def _at_least(value: float | None, bar: float) -> bool:
+    return value is not None and value >= bar
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
+def _in_words(check: Check) -> str:
+    if check.value is None:
+        return f"{check.name} is undefined"
+    side = {"accuracy": "below the bar of", "rmse": "above the bar of"}.get(
+        check.name, "has a lower end that is not above"
+    )
+    if check.name in ("accuracy", "rmse"):
+        return f"{check.name} {_number(check.value)} is {side} {_number(check.bar)}"
+    return f"{check.name} {side} {_number(check.bar)} ({_number(check.value)})"

@@ -1,0 +1,61 @@
+"""Stage evaluate: judge the trained models on the untouched test part, beside baselines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from vnquant.errors import DataError
+from vnquant.evaluation import baselines, verdict
+from vnquant.features.windows import fit_scaler
+from vnquant.inference.predictor import load_models, predict, with_outcomes
+from vnquant.stages.context import Context
+from vnquant.workspace import write_bytes, write_json, written_aside
+
+
+def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
+    return bool(marker.get("symbols") == ctx.marker("train")["symbols"])
+
+
+def run(ctx: Context) -> dict[str, Any]:
+    spec = ctx.spec
+    symbols: list[str] = ctx.marker("train")["symbols"]
+    windows = [w for w in ctx.windows_of(symbols) if len(w.test)]
+    if not windows:
+        raise DataError(
+            f"no symbol has a test window from {spec.windows.test_start} on",
+            where="windows",
+            fix="give later prices, or an earlier --test-start",
+        )
+    ends = {w.symbol: w.test for w in windows}
+    models = load_models(ctx.stage("train") / "models", ends)
+    total, done = sum(len(ends[m.symbol]) for m in models), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        ctx.events.progress("evaluate", done, total)
+
+    device = ctx.profile.torch_device
+    judged = with_outcomes(
+        predict(models, ctx.panel, ends, device=device, advance=advance), ctx.panel, ends
+    )
+    scalers = {w.symbol: fit_scaler(ctx.panel, w, spec.windows.lookback) for w in windows}
+    rivals = baselines.compare(ctx.panel, windows, scalers, ends, spec)
+    exchanges = dict(zip(ctx.panel.symbols, ctx.panel.exchanges, strict=True))
+    result = verdict.build(judged, rivals, spec, exchanges)
+    stage = ctx.stage("evaluate")
+    with written_aside(stage / "forecasts.parquet") as aside:
+        pd.DataFrame(judged).to_parquet(aside, index=False, compression="zstd")
+    write_json(stage / "verdict.json", result)
+    write_bytes(stage / "verdict.md", verdict.to_markdown(result).encode())
+    untested = sorted(set(symbols) - set(ends))
+    return {
+        "symbols": symbols,
+        "windows": len(judged),
+        "untested": untested,
+        "gate": result["gate"],
+        "failed": {},
+        "provenance": {"device": ctx.profile.device, "threads": ctx.profile.threads},
+    }
