@@ -138,7 +138,7 @@ class TrainingSpec(_Frozen):
     """Weight of the rise/fall cross-entropy beside the Gaussian likelihood of the path."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 with float32 masters on CUDA, float32 on CPU."""
-    min_train_windows: int = Field(default=256, ge=1)
+    min_train_windows: int = Field(default=128, ge=1)
     """A symbol with fewer training windows is reported as failed instead of being trained."""
 
 

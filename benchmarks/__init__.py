@@ -1,0 +1,1 @@
+"""Measurements, not tests: ratios from one run on one machine. See benchmarks/README.md."""
