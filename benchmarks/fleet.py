@@ -27,15 +27,17 @@ def main() -> None:
     parser.add_argument("prices", type=Path)
     parser.add_argument("--out", type=Path, default=REPORTS)
     parser.add_argument("--workspace", type=Path, default=Path("build/fleet"))
-    parser.add_argument("words", nargs=argparse.REMAINDER, help="passed on to vnquant train")
-    args = parser.parse_args()
+    parser.epilog = "Every other option is passed on to vnquant train."
+    args, words = parser.parse_known_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    command = ["train", "--universe", "vn102", *args.words]
+    command = ["train", "--universe", "vn102", *words]
     result: dict[str, Any] = {**provenance(device), "command": "vnquant " + " ".join(command)}
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "vnquant", *command]
-        + ["--prices", str(args.prices), "--workspace", str(args.workspace)],
+        [
+            *(sys.executable, "-m", "vnquant", *command),
+            *("--prices", str(args.prices), "--workspace", str(args.workspace)),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -84,7 +86,8 @@ def to_markdown(result: dict[str, Any]) -> str:
         f"- {result['models']} models trained; exit code {result['exit_code']}; without enough "
         f"history: {', '.join(sorted(result['failed'])) or 'none'}",
         f"- wall time of the whole command **{result['wall_seconds']:.0f} s**; peak memory "
-        f"{memory['peak_rss_bytes'] / 1e9:.1f} GB host, {memory['peak_cuda_bytes'] / 1e9:.1f} GB GPU",
+        f"{memory['peak_rss_bytes'] / 1e9:.1f} GB host, "
+        f"{memory['peak_cuda_bytes'] / 1e9:.1f} GB GPU",
         "",
         table(["stage", "seconds"], stages),
         "",

@@ -22,6 +22,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from typing import Any
 
 from vnquant.errors import DataError, RetryableError, UsageError
 from vnquant.registry_files import FORMAT, FULL, SET, check_set, copy_files, digest
-from vnquant.workspace import read_json, sync_directory, write_json
+from vnquant.workspace import read_json as read_json_file
+from vnquant.workspace import sync_directory, write_json
 
 LOCK_SECONDS = 10.0
 SET_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}(-\d+)?")
@@ -140,6 +142,12 @@ class Registry:
                 where="registry",
                 fix="keep the current set, or promote anyway with --force",
             )
+        try:
+            json.dumps([meta, gate], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"meta is no JSON ({error})", where="registry", fix="give plain values"
+            ) from error
         forced = force and not gate.get("passed")
         reason = force_reason if forced else gate.get("reason")
         with self._lock():
@@ -175,7 +183,7 @@ class Registry:
                 # Unless the switch was made, leave everything as it was.
                 shutil.rmtree(copy, ignore_errors=True)
                 if self._current_id() != set_id:
-                    shutil.rmtree(target, ignore_errors=True)
+                    self._remove(target)
                 raise
             return set_id
 
@@ -195,7 +203,7 @@ class Registry:
         """Make an earlier set current again; its files are the very same bytes.
 
         Args:
-            to: a set id; None: the set that was current before the present one.
+            to: a set id; None: the set current before the present one, further back each time.
 
         Raises:
             UsageError: there is nothing to go back to, or that set is damaged.
@@ -203,7 +211,7 @@ class Registry:
         with self._lock():
             now = self._current_id()
             if to is None:
-                to = self._before(now)
+                to = next(iter(self._earlier(now)), None)
             known = {s.set_id for s in self.sets()}
             if to not in known or to == now:
                 why = "is current already" if to == now and to else "is not among the deployed sets"
@@ -223,7 +231,7 @@ class Registry:
 
     def verify(self, set_id: str | None = None) -> list[str]:
         """Recompute every checksum; returns the problems found, one sentence each."""
-        if set_id is not None and not (self._sets / set_id).is_dir():
+        if set_id is not None and set_id not in {s.set_id for s in self.sets()}:
             return [f"{set_id}: no such set"]
         paths = [self._sets / set_id] if set_id else sorted(self._sets.glob("*"))
         problems = [f"{p.name}: {problem}" for p in paths for problem in check_set(p)]
@@ -235,33 +243,63 @@ class Registry:
             problems.append(f"current.json: names {record['to']}, which is not there")
         return problems
 
+    def prune(self, keep: int | None = None) -> list[str]:
+        """Delete old sets for good; returns their ids. A reader of one of them may fail.
+
+        Args:
+            keep: how many to keep beside the current one, in the order in which `rollback` would
+                return to them, then newest first; None: all.
+
+        Raises:
+            UsageError: keep is negative.
+            DataError: the pointer is damaged, so it is not known which set is current.
+        """
+        if keep is not None and keep < 0:
+            raise UsageError(f"keep {keep} is below 0", where="registry", fix="give 0 or more")
+        with self._lock():
+            self._sweep()
+            now = (self._record() or {}).get("to")
+            order = dict.fromkeys([*self._earlier(now), *(s.set_id for s in self.sets())])
+            gone = [name for name in order if name != now][len(order) if keep is None else keep :]
+            for name in gone:
+                self._remove(self._sets / name)
+            return gone
+
     def journal(self) -> list[Record]:
         """Every promotion and rollback, oldest first; a line cut short by a kill is skipped."""
         entries: list[Record] = []
         if self._journal.exists():
             for line in self._journal.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):
-                    entries.append(json.loads(line))
+                with contextlib.suppress(ValueError, RecursionError):
+                    entry = json.loads(line)
+                    entries += [entry] if _is_record(entry) else []
         latest = read_json(self._pointer)
-        if isinstance(latest, dict) and "to" in latest and latest not in entries[-1:]:
+        if _is_record(latest) and latest not in entries[-1:]:
             entries.append(latest)
         return entries
 
-    def _before(self, now: str | None) -> str | None:
-        """The set that ``now`` displaced when it was last promoted."""
-        for entry in reversed(self.journal()):
-            if entry["to"] == now and entry["action"] == "promote":
-                return str(entry["from"]) if entry["from"] else None
-        return None
+    def _earlier(self, now: str | None) -> list[str]:
+        """The sets that were current before ``now`` and are still there, latest first.
+
+        Going back takes sets off the end, so that going back again never returns to them.
+        """
+        past: list[str] = []
+        for entry in self.journal():
+            to = str(entry["to"])
+            if entry["action"] == "rollback" and to in past[:-1]:
+                past.pop()
+                while past[-1] != to:
+                    past.pop()
+            elif past[-1:] != [to]:
+                past.append(to)
+        known = {s.set_id for s in self.sets()}
+        return [name for name in reversed(past[:-1]) if name in known and name != now]
 
     def _switch(self, action: str, set_id: str, *, forced: bool, reason: str | None) -> None:
-        before = self._current_id()
-        if before == set_id:
-            before = self._before(set_id)
         record = {
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
             "action": action,
-            "from": before,
+            "from": self._current_id(),
             "to": set_id,
             "forced": forced,
             "reason": reason,
@@ -269,15 +307,16 @@ class Registry:
         # The record that is about to leave the pointer must be in the journal first.
         self._catch_up()
         write_json(self._pointer, record)
-        self._catch_up()
+        with contextlib.suppress(OSError):
+            self._catch_up()  # the switch is made; the next change adds its line
 
     def _catch_up(self) -> None:
-        """Bring the journal up to the pointer; a full disk only postpones that."""
+        """Bring the journal up to the pointer, by a whole line or not at all."""
         known = self._journal.read_bytes() if self._journal.exists() else b""
         whole = known[: known.rfind(b"\n") + 1]
-        entries = self.journal()
-        missing = entries[whole.count(b"\n") :] if len(entries) > whole.count(b"\n") else []
-        text = "".join(json.dumps(entry) + "\n" for entry in missing).encode()
+        latest = self.journal()[-1:]
+        # Compared as a whole, not counted: a damaged line must not hide a missing one.
+        text = b"" if _line(latest).strip() in whole.splitlines() else _line(latest)
         if not text and len(whole) == len(known):
             return
         try:
@@ -287,11 +326,18 @@ class Registry:
                 handle.write(text)
                 handle.flush()
                 os.fsync(handle.fileno())
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
+        except OSError:
             with contextlib.suppress(OSError):
                 os.truncate(self._journal, len(whole))
+            raise
+
+    def _remove(self, path: Path) -> None:
+        """Out of ``sets`` in one step, so that a kill leaves no half-deleted set there."""
+        if path.is_dir():
+            hidden = Path(tempfile.mkdtemp(dir=self._incoming))
+            path.rename(hidden / path.name)
+            sync_directory(self._sets)
+            shutil.rmtree(hidden, ignore_errors=True)
 
     def _sweep(self) -> None:
         for leftover in self._incoming.glob("*"):
@@ -301,6 +347,22 @@ class Registry:
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
+        try:
+            with self._locked():
+                yield
+        except OSError as error:
+            if error.errno in FULL:
+                raise RetryableError(
+                    "no space left; nothing changed", where=str(self.root), fix="free some space"
+                ) from error
+            raise UsageError(
+                f"cannot be read or written ({error.strerror})",
+                where=str(error.filename or self.root),
+                fix="check the owner and the permissions",
+            ) from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as handle:
             until = time.monotonic() + LOCK_SECONDS
@@ -317,3 +379,19 @@ class Registry:
                         ) from None
                     time.sleep(0.05)
             yield
+
+
+def read_json(path: Path) -> Any:
+    """As in the workspace; JSON nested without end is damage too, and a pipe is no file."""
+    try:
+        return read_json_file(path) if path.is_file() else None
+    except RecursionError:
+        return None
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and {"action", "from", "to"} <= value.keys()
+
+
+def _line(records: list[Record]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -77,15 +78,24 @@ def copy_files(source: Path, incoming: Path) -> tuple[Path, dict[str, dict[str, 
 
 
 def check_set(path: Path) -> list[str]:
-    meta = read_json(path / SET)
+    try:
+        meta = read_json(path / SET) if (path / SET).is_file() else None
+    except RecursionError:  # JSON nested without end
+        meta = None
     if not isinstance(meta, dict) or not isinstance(meta.get("files"), dict):
         return [f"{SET} is missing or unreadable"]
     facts = {k: v for k, v in meta.items() if k != "sha256"}
     canonical = json.dumps({**facts, "sha256": digest(facts)}, indent=2, sort_keys=True) + "\n"
     if (path / SET).read_text(encoding="utf-8", errors="replace") != canonical:
         return [f"{SET} does not match its own checksum"]
+    if meta.get("set_id") != path.name:
+        return [f"{SET} is that of another set"]
     problems = []
+    present = {p.relative_to(path).as_posix(): p.lstat().st_mode for p in path.rglob("*")}
     for name, expected in meta["files"].items():
+        if name in present and not stat.S_ISREG(present[name]):
+            problems.append(f"{name} is not a plain file")
+            continue
         try:
             content = (path / name).read_bytes()
         except OSError as error:
@@ -95,6 +105,6 @@ def check_set(path: Path) -> list[str]:
             problems.append(f"{name} has {len(content)} bytes instead of {expected['bytes']}")
         elif hashlib.sha256(content).hexdigest() != expected["sha256"]:
             problems.append(f"{name} does not match its checksum")
-    present = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
-    problems += [f"{n} does not belong to the set" for n in sorted(present - {SET, *meta["files"]})]
-    return problems
+    ours = {SET, *meta["files"]}
+    extra = sorted(n for n, mode in present.items() if not stat.S_ISDIR(mode) and n not in ours)
+    return problems + [f"{name} does not belong to the set" for name in extra]

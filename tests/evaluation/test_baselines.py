@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from pandas.testing import assert_frame_equal
 
 from vnquant.evaluation import baselines, metrics, verdict
 from vnquant.features.catalogue import NAMES
@@ -85,6 +87,23 @@ def test_baselines_ignore_every_target_outside_training() -> None:
         assert not table["y_1"].equals(after[name]["y_1"])
 
 
+def test_no_forecast_sees_the_features_of_another_test_row() -> None:
+    panel = market(0.003)
+    windows, scalers, ends = parts()
+    before = baselines.compare(panel, windows, scalers, ends, SPEC)
+    changed = panel.features.copy()
+    for w in windows:
+        changed[w.test[1::2]] = 99.0
+        changed[w.validation] = -99.0
+    after = baselines.compare(replace(panel, features=changed), windows, scalers, ends, SPEC)
+    for name, table in before.items():
+        kept = np.concatenate([np.arange(0, 195, 2), np.arange(195, 390, 2)])
+        other = np.setdiff1d(np.arange(390), kept)
+        assert_frame_equal(table.iloc[kept], after[name].iloc[kept], rtol=1e-9)
+        if name != "always_up":
+            assert (table["mu_1"] != after[name]["mu_1"]).to_numpy()[other].all()
+
+
 def test_always_up_says_up_even_after_a_fall() -> None:
     panel = market(0.0)
     windows, scalers, ends = parts()
@@ -151,6 +170,8 @@ def test_the_verdict_sets_the_model_beside_its_baselines() -> None:
     assert [r["name"] for r in result["comparison"]] == ["model", *tables]
     assert set(result["by_symbol"]) == set(SYMBOLS)
     assert set(result["by_exchange"]) == {"HOSE", "HNX"}
+    assert sum(b["n"] for b in result["reliability"]) == len(model)
+    json.dumps(result, allow_nan=False)
     assert result["gate"]["passed"] is True
     assert "distinguishably better than 50 % chance" in result["sentence"]
     page = verdict.to_markdown(result)

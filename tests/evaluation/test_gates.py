@@ -12,10 +12,13 @@ from vnquant.spec import GateSpec
 GOOD = {"accuracy": 0.53, "rmse": 0.02, "edge_interval": {"majority": [0.001, 0.05]}}
 
 
-def test_a_bar_that_is_reached_is_passed() -> None:
-    result = decide({"accuracy": 0.52, "rmse": 0.03}, GateSpec())
+def test_a_bar_must_be_cleared_not_only_reached() -> None:
+    reached = decide({"accuracy": 0.52, "rmse": 0.03}, GateSpec())
+    assert not reached.passed
+    assert [c.passed for c in reached.checks] == [False, False]
+    result = decide({"accuracy": 0.5201, "rmse": 0.0299}, GateSpec())
     assert result.passed
-    assert result.reason == "Passed: accuracy 0.5200 (bar 0.5200), rmse 0.0300 (bar 0.0300)."
+    assert result.reason == "Passed: accuracy 0.5201 (bar 0.5200), rmse 0.0299 (bar 0.0300)."
     assert [c.name for c in result.checks] == ["accuracy", "rmse"]
     json.dumps(result.to_dict(), allow_nan=False)
 
@@ -23,11 +26,11 @@ def test_a_bar_that_is_reached_is_passed() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"accuracy": 0.5199}, "Refused: accuracy 0.5199 is below the bar of 0.5200."),
-        ({"rmse": 0.031}, "Refused: rmse 0.0310 is above the bar of 0.0300."),
+        ({"accuracy": 0.5199}, "Refused: accuracy 0.5199 is not above 0.5200."),
+        ({"rmse": 0.031}, "Refused: rmse 0.0310 is not below 0.0300."),
         (
             {"accuracy": None, "rmse": 0.04},
-            "Refused: accuracy is undefined and rmse 0.0400 is above the bar of 0.0300.",
+            "Refused: accuracy is undefined and rmse 0.0400 is not below 0.0300.",
         ),
     ],
 )

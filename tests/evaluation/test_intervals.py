@@ -12,6 +12,7 @@ from vnquant.evaluation.intervals import (
     newey_west_se,
     percentile_interval,
     resampled_sums,
+    two_sided_p,
 )
 
 
@@ -88,3 +89,33 @@ def test_blocks_cover_noise_with_overlapping_targets_and_iid_does_not() -> None:
     print(inside / repeats, inside_naive / repeats)
     assert inside / repeats > 0.87
     assert inside_naive < inside - 0.1 * repeats
+
+
+def test_shares_that_move_together_are_not_independent_rows() -> None:
+    """Ten shares share most of each move: drawing dates covers 50 %, drawing rows does not."""
+    random, days, horizon, shares = np.random.default_rng(12), 250, 5, 10
+    repeats, inside, inside_naive = 200, 0, 0
+    for _ in range(repeats):
+        market = random.normal(size=(days + horizon, 1))
+        daily = market + 0.5 * random.normal(size=(days + horizon, shares))
+        total = np.cumsum(daily, axis=0)
+        realised = total[horizon:] - total[:-horizon]
+        state = np.convolve(random.normal(size=days + 4), np.ones(5), "valid")
+        hits = ((state[:, None] > 0) == (realised > 0)).sum(axis=1).astype(np.float64)
+        drawn = resampled_sums(hits[:, None], block_length(days, horizon), 400, seed=3)
+        assert drawn is not None
+        rows = days * shares
+        low, high = percentile_interval(drawn[:, 0] / rows, 0.95)
+        inside += low <= 0.5 <= high
+        share = hits.sum() / rows
+        inside_naive += abs(share - 0.5) <= 1.96 * math.sqrt(share * (1 - share) / rows)
+    assert inside / repeats > 0.85
+    assert inside_naive / repeats < 0.6
+
+
+def test_p_value_by_hand() -> None:
+    # One of 99 values is not above 0: twice (1 + 1) in (99 + 1).
+    assert two_sided_p(np.array([-1.0] + [1.0] * 98)) == pytest.approx(0.04)
+    assert two_sided_p(np.full(99, -1.0)) == pytest.approx(0.02)
+    assert two_sided_p(np.zeros(99)) == 1.0
+    assert two_sided_p(np.array([-1.0, 1.0])) == 1.0

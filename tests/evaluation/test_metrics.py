@@ -164,7 +164,21 @@ def test_a_seer_is_distinguishable_and_a_coin_is_not() -> None:
     assert seer["accuracy"] == 1.0
     assert seer["edge_interval"]["chance"] == [0.5, 0.5]
     assert seer["edge_interval"]["majority"][0] > 0.3
+    assert seer["edge_interval"]["base_rate"][0] > 0.3
+    assert seer["distinguishable_from_base_rate"] is True
+    assert seer["edge_p_value"] == pytest.approx(dict.fromkeys(seer["edge_p_value"], 2 / 201))
     assert seer["distinguishable_from_chance"] is True
+
+
+def test_always_up_is_never_told_from_its_base_rate() -> None:
+    t = noise(6, 120)
+    t["p_up"] = 0.55
+    venue = dict.fromkeys(sorted(set(t["symbol"])), "HOSE")
+    got = metrics.summarise(t, SPEC, 5, 0, venue)["pooled"]
+    assert got["accuracy"] == got["base_rate"]
+    assert got["edge_interval"]["base_rate"] == [0.0, 0.0]
+    assert got["edge_p_value"]["base_rate"] == 1.0
+    assert got["distinguishable_from_base_rate"] is False
 
 
 def test_bad_tables_are_data_errors() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,17 +14,44 @@ Z80 = 1.2815515655446004
 """A Gaussian lies within ± this many deviations with probability 80 %."""
 
 
-def expected_calibration_error(p: Floats, up: npt.NDArray[np.bool_]) -> float | None:
-    """Mean distance of stated and observed frequency over `BINS` bins of equal count.
+def _bins(p: Floats) -> npt.NDArray[np.int64]:
+    """The bin of every row: `BINS` of equal count, but equal probabilities always share one."""
+    edges = np.unique(np.quantile(p, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    return np.searchsorted(edges, p, side="left")
 
-    Equal probabilities always share a bin, so a forecaster that always says the same has one bin.
+
+def reliability(p: Floats, up: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """The reliability table: for each bin n, low and high (of p), stated (its mean), observed.
+
+    At most `BINS` bins of equal count, in rising order; a forecaster that always says the same has
+    one. Empty without rows.
+    """
+    if len(p) == 0:
+        return []
+    bins = _bins(p)
+    table = []
+    for inside in (bins == b for b in np.unique(bins)):
+        q = p[inside]
+        table.append(
+            {
+                "n": len(q),
+                "low": float(q.min()),
+                "high": float(q.max()),
+                "stated": float(q.mean()),
+                "observed": float(up[inside].mean()),
+            }
+        )
+    return table
+
+
+def expected_calibration_error(p: Floats, up: npt.NDArray[np.bool_]) -> float | None:
+    """Mean distance of stated and observed frequency over the bins of `reliability`.
+
     None without rows.
     """
     if len(p) == 0:
         return None
-    edges = np.unique(np.quantile(p, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-    bins = np.searchsorted(edges, p, side="left")
-    gap = np.bincount(bins, weights=p - up, minlength=len(edges) + 1)
+    gap = np.bincount(_bins(p), weights=p - up)
     return float(np.abs(gap).sum() / len(p))
 
 

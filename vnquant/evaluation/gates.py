@@ -34,19 +34,20 @@ class GateResult:
 def decide(pooled: Mapping[str, Any], gate: GateSpec) -> GateResult:
     """Compare the pooled figures of `vnquant.evaluation.metrics.summarise` with the gate.
 
-    Reaching a bar is passing it. With ``require_significance`` the lower end of the interval of
-    accuracy minus the majority class must be above 0: the majority is the harder of the two naive
-    constants, and the interval is of the difference on the same resampled dates.
+    Accuracy must be above its bar and RMSE below it: reaching a bar is not clearing it. With
+    ``require_significance`` the lower end of the interval of accuracy minus the majority class
+    must be above 0: the majority is the harder of the two naive constants, and the interval is of
+    the difference on the same resampled dates.
     """
     accuracy, rmse = pooled.get("accuracy"), pooled.get("rmse")
     checks = [
-        Check("accuracy", accuracy, gate.min_accuracy, _at_least(accuracy, gate.min_accuracy)),
-        Check("rmse", rmse, gate.max_rmse, rmse is not None and rmse <= gate.max_rmse),
+        Check("accuracy", accuracy, gate.min_accuracy, _above(accuracy, gate.min_accuracy)),
+        Check("rmse", rmse, gate.max_rmse, rmse is not None and rmse < gate.max_rmse),
     ]
     if gate.require_significance:
         interval = (pooled.get("edge_interval") or {}).get("majority")
         low = interval[0] if interval else None
-        checks.append(Check("edge over the majority class", low, 0.0, low is not None and low > 0))
+        checks.append(Check("edge over the majority class", low, 0.0, _above(low, 0.0)))
     failed = [_in_words(check) for check in checks if not check.passed]
     if failed:
         return GateResult(False, checks, "Refused: " + " and ".join(failed) + ".")
@@ -54,8 +55,8 @@ def decide(pooled: Mapping[str, Any], gate: GateSpec) -> GateResult:
     return GateResult(True, checks, f"Passed: {passed}.")
 
 
-def _at_least(value: float | None, bar: float) -> bool:
-    return value is not None and value >= bar
+def _above(value: float | None, bar: float) -> bool:
+    return value is not None and value > bar
 
 
 def _number(value: float | None) -> str:
@@ -65,9 +66,10 @@ def _number(value: float | None) -> str:
 def _in_words(check: Check) -> str:
     if check.value is None:
         return f"{check.name} is undefined"
-    side = {"accuracy": "below the bar of", "rmse": "above the bar of"}.get(
-        check.name, "has a lower end that is not above"
-    )
     if check.name in ("accuracy", "rmse"):
-        return f"{check.name} {_number(check.value)} is {side} {_number(check.bar)}"
-    return f"{check.name} {side} {_number(check.bar)} ({_number(check.value)})"
+        side = "above" if check.name == "accuracy" else "below"
+        return f"{check.name} {_number(check.value)} is not {side} {_number(check.bar)}"
+    return (
+        f"{check.name} has a lower end that is not above {_number(check.bar)} "
+        f"({_number(check.value)})"
+    )

@@ -60,6 +60,15 @@ def percentile_interval(values: Floats, level: float) -> list[float]:
     return [float(low), float(high)]
 
 
+def two_sided_p(values: Floats) -> float:
+    """Bootstrap p-value of "the true value is 0": twice the smaller tail on either side of 0.
+
+    Counted with the observed sample itself, so it is never 0: at least ``2 / (samples + 1)``.
+    """
+    tail = min(int((values <= 0).sum()), int((values >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(values) + 1))
+
+
 def newey_west_se(series: Floats, lag: int) -> float | None:
     """Standard error of a series' mean, autocorrelated up to ``lag`` (Bartlett weights, 1987).
 

@@ -17,12 +17,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from vnquant.errors import DataError
-from vnquant.evaluation.calibration import brier_score, coverage_80, expected_calibration_error
+from vnquant.evaluation.calibration import (
+    brier_score,
+    coverage_80,
+    expected_calibration_error,
+    reliability,
+)
 from vnquant.evaluation.intervals import (
     block_length,
     newey_west_se,
     percentile_interval,
     resampled_sums,
+    two_sided_p,
 )
 from vnquant.spec import EvaluationSpec
 
@@ -48,6 +54,16 @@ class _Rows:
 
     def take(self, mask: npt.NDArray[np.bool_]) -> _Rows:
         return _Rows(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
+
+
+def reliability_table(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Stated and observed frequency of a rise; see `vnquant.evaluation.calibration.reliability`.
+
+    Raises:
+        DataError: a column is missing, or a value is not finite.
+    """
+    rows, _ = _rows(table)
+    return reliability(rows.p_up, rows.y.sum(axis=1) > FLAT)
 
 
 def horizon_of(table: pd.DataFrame) -> int:
@@ -77,9 +93,11 @@ def summarise(
     mae_sum, rmse_sum (H-session sum); accuracy (share of rows where "p_up above 50 %" agrees with
     a rise), base_rate (share of rises: the accuracy of always saying up), majority (accuracy of
     always saying the commoner of the two), flat (share of sums that are 0); accuracy_interval
-    [low, high] and edge_interval {chance, majority: [low, high]} of accuracy minus 50 % and minus
-    the majority class (moving-block bootstrap over dates, `vnquant.evaluation.intervals`);
-    distinguishable_from_chance (the interval of the first edge leaves 0 out, on either side);
+    [low, high] and edge_interval {chance, base_rate, majority: [low, high]} of accuracy minus
+    50 %, minus the base rate and minus the majority class (moving-block bootstrap over dates,
+    `vnquant.evaluation.intervals`), with edge_p_value {chance, base_rate, majority} (two-sided);
+    distinguishable_from_chance and distinguishable_from_base_rate (that interval leaves 0 out, on
+    either side);
     ic, rank_ic with ic_se, rank_ic_se (Newey-West, lag H - 1) and ic_kind ("cross_sectional": a
     correlation per date, averaged; "time_series": one per symbol, averaged, where no date has five
     symbols); ece, brier, coverage_80.
@@ -190,29 +208,38 @@ def _direction_intervals(
     common = up if 2 * up.sum() >= len(up) else ~up
     _, day = np.unique(rows.date, return_inverse=True)
     per_date: Floats = np.column_stack(
-        [np.bincount(day, weights=w) for w in (np.ones(len(up)), hit, common)]
+        [np.bincount(day, weights=w) for w in (np.ones(len(up)), hit, up, common)]
     ).astype(np.float64)
     block = block_length(len(per_date), horizon)
     totals = resampled_sums(per_date, block, spec.bootstrap_samples, seed)
     if totals is None:
-        edges: dict[str, list[float] | None] = {"chance": None, "majority": None}
+        undefined = dict.fromkeys(("chance", "base_rate", "majority"))
         return {
             "accuracy_interval": None,
-            "edge_interval": edges,
+            "edge_interval": undefined,
+            "edge_p_value": undefined.copy(),
             "distinguishable_from_chance": False,
+            "distinguishable_from_base_rate": False,
         }
     accuracy = totals[:, 1] / totals[:, 0]
     # The majority class is that of the whole sample, judged on the same resampled rows.
-    against = accuracy - totals[:, 2] / totals[:, 0]
-    chance = percentile_interval(accuracy - 0.5, spec.confidence_level)
+    edges = {
+        "chance": accuracy - 0.5,
+        "base_rate": accuracy - totals[:, 2] / totals[:, 0],
+        "majority": accuracy - totals[:, 3] / totals[:, 0],
+    }
+    intervals = {k: percentile_interval(e, spec.confidence_level) for k, e in edges.items()}
     return {
         "accuracy_interval": percentile_interval(accuracy, spec.confidence_level),
-        "edge_interval": {
-            "chance": chance,
-            "majority": percentile_interval(against, spec.confidence_level),
-        },
-        "distinguishable_from_chance": bool(chance[0] > 0 or chance[1] < 0),
+        "edge_interval": intervals,
+        "edge_p_value": {k: two_sided_p(e) for k, e in edges.items()},
+        "distinguishable_from_chance": _leaves_out_zero(intervals["chance"]),
+        "distinguishable_from_base_rate": _leaves_out_zero(intervals["base_rate"]),
     }
+
+
+def _leaves_out_zero(interval: list[float]) -> bool:
+    return bool(interval[0] > 0 or interval[1] < 0)
 
 
 def _information(rows: _Rows, forecast: Floats, realised: Floats) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vnquant.evaluation.gates import decide
-from vnquant.evaluation.metrics import summarise
+from vnquant.evaluation.metrics import reliability_table, summarise
 from vnquant.spec import RunSpec
 
 MODEL = "model"
@@ -39,7 +39,8 @@ def build(
 
     Returns:
         ``comparison`` (list of pooled figures with a ``name``, the model first), ``by_symbol`` and
-        ``by_exchange`` of the model, ``gate``, ``sentence``, ``horizon``, ``confidence_level``.
+        ``by_exchange`` of the model, its ``reliability`` table, ``gate``, ``sentence``,
+        ``horizon``, ``confidence_level``.
 
     Raises:
         DataError: a table lacks a column or holds values that are not finite.
@@ -56,6 +57,7 @@ def build(
         "comparison": comparison,
         "by_symbol": model["by_symbol"],
         "by_exchange": model["by_exchange"],
+        "reliability": reliability_table(model_table),
         "gate": decide(model["pooled"], spec.gate).to_dict(),
         "sentence": in_words(model["pooled"], spec.evaluation.confidence_level),
         "horizon": horizon,

@@ -51,11 +51,11 @@ def positions(
 
 
 class _Linear(torch.autograd.Function):
-    """``[M, N, in] @ [M, in, out] + [M, out]``, with the bias gradient as a product too.
+    """``[M, N, in] @ [M, in, out] + [M, out]``, with the bias gradient as a product on CUDA.
 
     Left to itself, autograd sums the bias gradient over thousands of tokens in a reduction that
-    ran at a tenth of the memory bandwidth on an H100 (benchmarks/NOTES.md); as a product with a
-    row of ones it is one more small matmul.
+    ran far below the memory bandwidth on an H100 (benchmarks/NOTES.md); as a product with rows of
+    ones it is one more small matmul.
     """
 
     @staticmethod
@@ -70,8 +70,12 @@ class _Linear(torch.autograd.Function):
         (grad,) = grads
         x, weight = ctx.saved_tensors
         to_x = torch.bmm(grad, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
-        ones = grad.new_ones(1, 1, 1).expand(grad.shape[0], 1, grad.shape[1])
-        to_bias = torch.bmm(ones, grad).squeeze(1)
+        if grad.is_cuda:
+            # Sixteen equal rows, of which one is used: that is the narrowest tensor-core product.
+            ones = grad.new_ones(1, 16, 1).expand(grad.shape[0], 16, grad.shape[1])
+            to_bias = torch.bmm(ones, grad)[:, 0]
+        else:
+            to_bias = grad.sum(1)
         return to_x, torch.bmm(x.transpose(1, 2), grad), to_bias
 
 
