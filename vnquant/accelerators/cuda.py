@@ -18,7 +18,7 @@ def configure(training: TrainingSpec, *, threads: int | None, compiled: bool | N
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory with NaN finds bugs in kernels; it costs 85 launches a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     dtype = "float32" if training.precision == "float32" else "bfloat16"
     return Profile(
         device="cuda",

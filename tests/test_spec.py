@@ -1,0 +1,56 @@
+"""The spec's identity: one digest, whatever the order of keys or symbols; golden file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vnquant.errors import UsageError
+from vnquant.spec import RunSpec, load_spec, parse_spec
+
+GOLDEN = Path(__file__).parent / "golden" / "spec-v1.json"
+GOLDEN_DIGEST = "9952887836db5834e9d9f06f15c6fb3f1180af2c1d1a0979620a7d387c3bb24a"
+
+
+def minimal(**more: object) -> RunSpec:
+    windows = {"validation_start": "2021-01-01", "test_start": "2022-01-01"}
+    return RunSpec(**{"symbols": ["VCB", "fpt"], "windows": windows, **more})
+
+
+def test_golden_spec_keeps_its_digest() -> None:
+    """A change here orphans every run made before: give the schema a new version instead."""
+    assert load_spec(GOLDEN).digest == GOLDEN_DIGEST
+
+
+def test_digest_ignores_order_and_spelling_but_nothing_else() -> None:
+    one = minimal()
+    assert one.digest == minimal(symbols=["FPT", "VCB", "VCB"]).digest
+    shuffled = dict(reversed(list(json.loads(one.canonical_json()).items())))
+    assert parse_spec(json.dumps(shuffled)).digest == one.digest
+    assert one.digest != minimal(training={"seed": 1}).digest
+    assert one.digest != minimal(symbols=["FPT"]).digest
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"epoch": 3}, "epoch"),
+        ({"training": {"epochs": 0}}, "training.epochs"),
+        ({"windows": {"validation_start": "2022-01-01", "test_start": "2021-01-01"}}, "windows"),
+        ({"symbols": ["F P T"]}, "symbols"),
+        ({"model": {"d_model": 100, "heads": 8}}, "model"),
+        ({"training": {"learning_rate": "fast"}}, "training.learning_rate"),
+    ],
+)
+def test_a_bad_spec_names_its_field(change: dict[str, object], field: str) -> None:
+    text = json.dumps({**json.loads(minimal().canonical_json()), **change})
+    with pytest.raises(UsageError, match=field) as caught:
+        parse_spec(text, where="run.json")
+    assert caught.value.exit_code == 2
+
+
+def test_purge_must_cover_the_horizon() -> None:
+    with pytest.raises(ValueError, match="overlap the next part"):
+        minimal(windows={"validation_start": "2021-01-01", "test_start": "2022-01-01", "purge": 4})
