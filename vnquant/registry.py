@@ -209,11 +209,7 @@ class Registry:
             UsageError: there is nothing to go back to, or that set is damaged.
         """
         if not self.root.is_dir():
-            raise UsageError(
-                "there is no earlier set to return to",
-                where="registry rollback",
-                fix="nothing was ever deployed in this workspace",
-            )
+            raise UsageError("there is no earlier set to return to", where="registry rollback")
         with self._lock():
             now = self._current_id()
             if to is None:
