@@ -150,6 +150,29 @@ def test_sigkill_anywhere_resumes_to_the_same_bits(tiny: Path, tmp_path: Path) -
     assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
 
 
+def test_short_memory_narrows_the_stack_and_the_run_goes_on(tiny: Path, tmp_path: Path) -> None:
+    """A limit below what the interpreter itself needs: narrowed to one model, warned, finished."""
+    limits = ("--memory-limit", "100MB", "--stack-width", "2")
+    done = vnquant(*run_words(tiny, tmp_path / "w", "train"), *limits)
+    assert done.returncode == 0, done.stderr
+    assert "narrowed to 1 models" in done.stderr
+    assert "memory:" in done.stderr
+    assert sorted(weights(tmp_path / "w")) == ["FPT.m0.safetensors", "VCB.m0.safetensors"]
+
+
+def test_two_processes_do_not_work_on_one_run(tiny: Path, tmp_path: Path) -> None:
+    words = run_words(tiny, tmp_path / "w", "train")
+    first = subprocess.Popen([sys.executable, "-m", "vnquant", *words], stderr=subprocess.DEVNULL)
+    lock = tmp_path / "w" / "runs" / RunSpec(**json.loads(tiny.read_text())).run_id / "lock"
+    until = time.monotonic() + 60
+    while not (lock.exists() and lock.read_text()) and time.monotonic() < until:
+        time.sleep(0.02)
+    second = vnquant(*words)
+    assert first.wait(timeout=120) == 0
+    assert second.returncode == 5, second.stderr
+    assert "another process" in second.stderr
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_polite_signal_saves_and_leaves(
     signum: int, code: int, tiny: Path, tmp_path: Path
