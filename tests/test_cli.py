@@ -14,7 +14,7 @@ import click
 import pytest
 
 from vnquant import cli_options
-from vnquant.cli import cli
+from vnquant.__main__ import commands as every_command
 from vnquant.cli_reference import PAGE, commands, page
 from vnquant.spec import PRESETS, MemberSpec, ModelSpec, RunSpec
 from vnquant.stages import ALL
@@ -35,7 +35,7 @@ def vnquant(*words: str, timeout: float = 240) -> subprocess.CompletedProcess[st
 def flags() -> dict[str, list[str]]:
     return {
         name: sorted(flag for p in command.params if isinstance(p, click.Option) for flag in p.opts)
-        for name, command in commands(cli, ("vnquant",))
+        for name, command in commands(every_command(), ("vnquant",))
     }
 
 
@@ -101,7 +101,7 @@ def run_words(spec: Path, workspace: Path, *more: str) -> list[str]:
 def test_the_whole_job_then_forecast_verify_and_nothing_to_redo(tiny: Path, tmp_path: Path) -> None:
     done = vnquant(*run_words(tiny, tmp_path / "w"), "--force", "--force-reason", "a test")
     assert done.returncode == 0, done.stderr
-    run = Path(done.stdout.strip())
+    run = Path(done.stdout.splitlines()[-1])
     manifest = json.loads((run / "manifest.json").read_text())
     assert set(manifest["stages"]) == set(ALL)
     train = manifest["stages"]["train"]

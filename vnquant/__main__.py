@@ -1,6 +1,31 @@
-"""``python -m vnquant``: the same as the ``vnquant`` command."""
+"""The ``vnquant`` command, and ``python -m vnquant``.
 
-from vnquant.cli import main
+On a host the commands of `vnquant.host` are there too; images leave that package out, and the
+same entry point then offers what runs inside a runtime.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import click
+
+from vnquant.cli import cli, main
+
+
+def commands() -> click.Group:
+    """Every command that this installation has."""
+    if find_spec("vnquant.host") is None:
+        return cli
+    from vnquant.host.cli import cli as host
+
+    return host
+
+
+def start() -> None:
+    """Entry point of the ``vnquant`` command."""
+    main(group=commands())
+
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -54,7 +54,13 @@ def train(workspace: str, quiet: bool, **given: Any) -> None:
 
 
 @cli.command()
-@click.argument("stage", type=click.Choice([*opt.STAGE_NAMES, "all"]))
+@click.argument(
+    "stages",
+    metavar="STAGE...",
+    nargs=-1,
+    required=True,
+    type=click.Choice([*opt.STAGE_NAMES, "all"]),
+)
 @click.option(
     "--spec", "spec_path", required=True, type=click.Path(path_type=Path), help="Run spec (JSON)."
 )
@@ -62,11 +68,16 @@ def train(workspace: str, quiet: bool, **given: Any) -> None:
 @opt.prices
 @opt.execution
 @opt.force
-def run(stage: str, spec_path: Path, workspace: str, quiet: bool, **given: Any) -> None:
-    """Run one STAGE of a spec, after those it needs that have not finished; or all of them."""
+def run(
+    stages: tuple[str, ...], spec_path: Path, workspace: str, quiet: bool, **given: Any
+) -> None:
+    """Run one STAGE of a spec or several, after those they need that have not finished.
+
+    STAGE is ingest, features, train, evaluate, optimize, deploy or forecast; all: every one.
+    """
     from vnquant import cli_actions
 
-    cli_actions.run(_workspace(workspace), stage, spec_path, quiet=quiet, **given)
+    cli_actions.run(_workspace(workspace), stages, spec_path, quiet=quiet, **given)
 
 
 @cli.command()
@@ -150,12 +161,12 @@ def invoke(command: Callable[[], object]) -> int:
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Entry point of the ``vnquant`` command."""
+def main(args: Sequence[str] | None = None, group: click.Group = cli) -> None:
+    """Parse and execute; ``group`` is `cli`, or the host's larger set of commands."""
     words = normalise(sys.argv[1:] if args is None else args)
 
     def command() -> object:
-        result = cli.main(words, prog_name="vnquant", standalone_mode=False)
+        result = group.main(words, prog_name="vnquant", standalone_mode=False)
         if isinstance(result, int) and result:
             raise SystemExit(result)
         return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,22 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vnquant.cli_plan import PLANNED, plan, stages_of
 from vnquant.cli_progress import open_view
 from vnquant.errors import DataError, UsageError
 from vnquant.events import Events
-from vnquant.spec import PRESETS, DataSpec, RunSpec, TrainingSpec, WindowSpec, load_spec
+from vnquant.spec import load_spec
 from vnquant.workspace import Run, Workspace
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from vnquant.stages.context import Context, Options
-
-HISTORY_YEARS = 10
-TEST_SESSIONS = 504
-VALIDATION_SESSIONS = 252
-LEAST_SESSIONS = 400
 
 
 def train(
@@ -33,112 +27,27 @@ def train(
     *,
     quiet: bool,
     prices: Path | None,
-    symbols: Sequence[str],
-    universe: str | None,
     validate_only: bool,
     optimize_inference: bool,
     **given: Any,
 ) -> None:
     """Build the spec from the prices and run the stages."""
-    from vnquant.market.sources import open_source, snapshot_hash
-    from vnquant.market.universe import resolve
-
-    source = open_source("folder" if prices else "synthetic", prices)
-    names = resolve(symbols, universe, source.known_symbols())
-    raw = source.load(names, start=given.pop("start"), end=given.pop("end"))
-    raw, windows = _default_dates(raw, given.pop("validation_start"), given.pop("test_start"))
-    data = DataSpec(
-        source="folder" if prices else "synthetic",
-        snapshot=snapshot_hash(raw),
-        start=raw["date"].min().date(),
-        end=raw["date"].max().date(),
-    )
-    training = _training(given)
-    model = PRESETS[given.pop("preset")]
-    spec = RunSpec(symbols=tuple(names), data=data, windows=windows, model=model, training=training)
-    stages = ["ingest", "features", "train", "evaluate", "deploy", "forecast"]
-    if optimize_inference:
-        stages.insert(stages.index("deploy"), "optimize")
+    job = plan(prices=prices, **{k: given.pop(k) for k in list(given) if k in PLANNED})
+    stages = stages_of(optimize_inference=optimize_inference)
     options = _options(prices, given)
-    run = workspace.create().run(spec)
+    run = workspace.create().run(job.spec)
     if validate_only:
         stages = ["ingest", "features"]
         if run.stage("train").done() is not None:
             stages += ["train", "evaluate"]
-    _execute(workspace, run, stages, options, quiet=quiet, raw=raw)
+    _execute(workspace, run, stages, options, quiet=quiet, raw=job.raw)
     if validate_only and "evaluate" not in stages:
         click.echo(
-            f"The prices and the spec are sound (run {spec.run_id}). "
+            f"The prices and the spec are sound (run {job.spec.run_id}). "
             "This run has no trained models to judge yet; run without --validate-only to train."
         )
     else:
-        _show_verdict(run)
-
-
-def _default_dates(
-    raw: pd.DataFrame, validation_start: dt.date | None, test_start: dt.date | None
-) -> tuple[pd.DataFrame, WindowSpec]:
-    """Ten years of history, the last two years as test part, the year before as validation.
-
-    Short histories keep the same proportions: a fifth for each.
-    """
-    from vnquant.market.sessions import sessions
-
-    last = raw["date"].max()
-    first = raw["date"].min()
-    recent = raw[raw["date"] > last - _years(HISTORY_YEARS)] if first < last else raw
-    calendar = sessions(recent)
-    if len(calendar) < LEAST_SESSIONS:
-        raise DataError(
-            f"only {len(calendar)} sessions, from {first:%Y-%m-%d} to {last:%Y-%m-%d}",
-            where="prices",
-            fix=f"give at least {LEAST_SESSIONS}: training, validation and test must not overlap",
-        )
-    test = min(TEST_SESSIONS, len(calendar) // 5)
-    validation = min(VALIDATION_SESSIONS, len(calendar) // 5)
-    if test_start is None:
-        test_start = _day(calendar[-test])
-    before = calendar[calendar < _day64(test_start)]
-    if validation_start is None:
-        if len(before) <= validation:
-            raise UsageError(
-                f"{test_start} leaves {len(before)} sessions before the test part",
-                where="--test-start",
-                fix="choose a later date",
-            )
-        validation_start = _day(before[-validation])
-    if not validation_start < test_start:
-        raise UsageError(
-            f"{validation_start} is not before the test part's {test_start}",
-            where="--validation-start",
-            fix="choose an earlier date",
-        )
-    return recent, WindowSpec(validation_start=validation_start, test_start=test_start)
-
-
-def _years(count: int) -> Any:
-    import pandas as pd
-
-    return pd.DateOffset(years=count)
-
-
-def _day(value: np.datetime64) -> dt.date:
-    day: dt.date = value.astype("datetime64[D]").astype(object)
-    return day
-
-
-def _day64(value: dt.date) -> np.datetime64:
-    import numpy as np
-
-    return np.datetime64(value, "D")
-
-
-def _training(given: dict[str, Any]) -> TrainingSpec:
-    keys = ("epochs", "batch_size", "learning_rate", "patience", "seed", "precision")
-    chosen = {k: v for k in keys if (v := given.pop(k)) is not None}
-    if chosen.get("patience") == 0:
-        chosen["patience"] = None
-    return TrainingSpec(**chosen)
+        show_verdict(run)
 
 
 def _options(prices: Path | None, given: dict[str, Any]) -> Options:
@@ -168,24 +77,26 @@ def _execute(
 
 def run(
     workspace: Workspace,
-    stage: str,
+    stages: Sequence[str],
     spec_path: Path,
     *,
     quiet: bool,
     prices: Path | None,
     **given: Any,
 ) -> None:
-    """Run one stage of a spec, or all of them."""
+    """Run stages of a spec, or all of them; ends with the verdict if there is one."""
     from vnquant.stages import ALL
 
     spec = load_spec(spec_path)
     target = workspace.create().run(spec)
-    stages = list(ALL) if stage == "all" else [stage]
-    _execute(workspace, target, stages, _options(prices, given), quiet=quiet)
+    chosen = [s for s in ALL if "all" in stages or s in stages]
+    _execute(workspace, target, chosen, _options(prices, given), quiet=quiet)
+    if target.stage("evaluate").done() is not None and chosen[-1] != "evaluate":
+        show_verdict(target)
     click.echo(str(target.path))
 
 
-def _show_verdict(run: Run) -> None:
+def show_verdict(run: Run) -> None:
     """The verdict, what became of the deployment, and the forecasts."""
     from vnquant.workspace import read_json
 
