@@ -19,7 +19,7 @@ import torch
 from benchmarks.record import REPORTS, provenance, table, write
 from benchmarks.steps import compare
 from vnquant.spec import PRESETS
-from vnquant.training.kernels import PLAIN_KERNELS, compiled_kernels
+from vnquant.training.kernels import PLAIN_KERNELS, compiled_kernels, fused_kernels
 
 
 def main() -> None:
@@ -60,7 +60,11 @@ def main() -> None:
         "memory": manifest["stages"]["train"]["memory"],
     }
     if device == "cuda":
-        kernels = {"eager": PLAIN_KERNELS, "compiled": compiled_kernels()}
+        kernels = {
+            "eager": PLAIN_KERNELS,
+            "compiled": compiled_kernels(),
+            "fused": fused_kernels(),
+        }
         result["steps"] = {
             name: compare(PRESETS["base"], (1, 102), device, torch.bfloat16, kernels=k, repeats=10)
             for name, k in kernels.items()

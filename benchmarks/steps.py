@@ -52,7 +52,7 @@ def stacked_step(
 
     def step() -> None:
         if stack.inner >= stack.round_steps:
-            stack.inner = 0
+            stack.resume_at(0, 0)
         stack.train_step()
 
     return step

@@ -15,7 +15,7 @@ from vnquant.stockformer.files import save_model
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import Checkpoints, group_by_position
 from vnquant.training.data import ModelId, TrainingData
-from vnquant.training.kernels import PLAIN_KERNELS, Kernels, compiled_kernels
+from vnquant.training.kernels import PLAIN_KERNELS, Kernels, choose_kernels
 from vnquant.training.memory import (
     MemoryMonitor,
     NarrowStack,
@@ -141,11 +141,13 @@ def run(ctx: Context) -> dict[str, Any]:
     wanted = [ModelId(s, m) for s in symbols for m in range(len(spec.model.members))]
     fleet.total_steps = sum(fleet.steps_left(m) for m in wanted)
     fleet.done_steps = sum(fleet.steps_left(m) for m in wanted if fleet.finished(m))
-    kernels = compiled_kernels() if profile.compile else PLAIN_KERNELS
     ctx.events.emit("training", models=len(wanted), symbols=len(symbols), **profile.to_dict())
     began = time.perf_counter()
     with watch.listening():
         for shape, models in _by_shape(ctx, wanted).items():
+            kernels = PLAIN_KERNELS
+            if profile.compile:
+                kernels = choose_kernels(shape, profile.torch_device, profile.torch_dtype)
             _train_shape(fleet, shape, models, checkpoints, watch, kernels)
     for m in wanted:
         if (fleet.finished(m) or {}).get("status") == "diverged":

@@ -79,13 +79,13 @@ class _Linear(torch.autograd.Function):
         return to_x, torch.bmm(x.transpose(1, 2), grad), to_bias
 
 
-def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """``[M, N, in] @ [M, in, out] + [M, out]``."""
     out: torch.Tensor = _Linear.apply(x, weight, bias)
     return out
 
 
-def _norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Layer norm of ``[M, N, D]`` with a gain and bias ``[M, D]`` for each model."""
     return torch.addcmul(bias.unsqueeze(1), F.layer_norm(x, x.shape[-1:]), gain.unsqueeze(1))
 
@@ -108,7 +108,7 @@ def embed(x: torch.Tensor, p: Params, drop: Drop | None) -> torch.Tensor:
     """Windows ``[M, B, T, F]`` to tokens ``[M, B*T, D]``."""
     models, batch, lookback, features = x.shape
     d_model = p["input.bias"].shape[1]
-    h = _linear(x.reshape(models, batch * lookback, features), p["input.weight"], p["input.bias"])
+    h = linear(x.reshape(models, batch * lookback, features), p["input.weight"], p["input.bias"])
     h = h.view(models, batch, lookback, d_model) + positions(lookback, d_model, x.device, x.dtype)
     h = h.view(models, batch * lookback, d_model)
     return h if drop is None else drop(h, 0)
@@ -120,11 +120,11 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
-def _feed_forward(h: torch.Tensor, p: Params, drop: Drop | None) -> torch.Tensor:
-    f = F.gelu(_linear(_norm(h, p["norm2.gain"], p["norm2.bias"]), p["ff1.weight"], p["ff1.bias"]))
+def feed_forward(h: torch.Tensor, p: Params, drop: Drop | None) -> torch.Tensor:
+    f = F.gelu(linear(norm(h, p["norm2.gain"], p["norm2.bias"]), p["ff1.weight"], p["ff1.bias"]))
     if drop is not None:
         f = drop(f, 1)
-    f = _linear(f, p["ff2.weight"], p["ff2.bias"])
+    f = linear(f, p["ff2.weight"], p["ff2.bias"])
     return h + (f if drop is None else drop(f, 2))
 
 
@@ -133,12 +133,12 @@ def layer(
 ) -> torch.Tensor:
     """One encoder layer: ``[M, B*T, D] -> [M, B*T, D]``; ``p`` holds this layer's parameters."""
     models, tokens, d_model = h.shape
-    n = _norm(h, p["norm1.gain"], p["norm1.bias"])
-    qkv = _linear(n, p["qkv.weight"], _without_keys(p["qkv.bias"], 3))
+    n = norm(h, p["norm1.gain"], p["norm1.bias"])
+    qkv = linear(n, p["qkv.weight"], _without_keys(p["qkv.bias"], 3))
     q, k, v = qkv.view(models * batch, lookback, 3, heads, d_model // heads).unbind(2)
-    a = _linear(_attend(q, k, v).view(models, tokens, d_model), p["out.weight"], p["out.bias"])
+    a = linear(_attend(q, k, v).view(models, tokens, d_model), p["out.weight"], p["out.bias"])
     h = h + (a if drop is None else drop(a, 0))
-    return _feed_forward(h, p, drop)
+    return feed_forward(h, p, drop)
 
 
 def last_layer(
@@ -149,22 +149,22 @@ def last_layer(
     Nothing after it reads the other tokens, so their queries and feed-forward are not computed.
     """
     models, _, d_model = h.shape
-    n = _norm(h, p["norm1.gain"], p["norm1.bias"])
+    n = norm(h, p["norm1.gain"], p["norm1.bias"])
     final = n.view(models, batch, lookback, d_model)[:, :, -1]
-    q = _linear(final, p["q.weight"], p["q.bias"])
-    kv = _linear(n, p["kv.weight"], _without_keys(p["kv.bias"], 2))
+    q = linear(final, p["q.weight"], p["q.bias"])
+    kv = linear(n, p["kv.weight"], _without_keys(p["kv.bias"], 2))
     k, v = kv.view(models * batch, lookback, 2, heads, d_model // heads).unbind(2)
     q = q.view(models * batch, 1, heads, d_model // heads)
-    a = _linear(_attend(q, k, v).view(models, batch, d_model), p["out.weight"], p["out.bias"])
+    a = linear(_attend(q, k, v).view(models, batch, d_model), p["out.weight"], p["out.bias"])
     h = h.view(models, batch, lookback, d_model)[:, :, -1]
     h = h + (a if drop is None else drop(a, 0))
-    return _feed_forward(h, p, drop)
+    return feed_forward(h, p, drop)
 
 
 def head(h: torch.Tensor, p: Params) -> torch.Tensor:
     """Context ``[M, B, D]`` to raw outputs ``[M, B, 2*horizon + 1]``, in float32."""
-    n = _norm(h, p["norm.gain"], p["norm.bias"])
-    return _linear(n, p["head.weight"], p["head.bias"]).float()
+    n = norm(h, p["norm.gain"], p["norm.bias"])
+    return linear(n, p["head.weight"], p["head.bias"]).float()
 
 
 class Pieces(NamedTuple):

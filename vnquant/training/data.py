@@ -86,9 +86,12 @@ class TrainingData:
             weight[i, : len(order)] = 1.0
         return self._placed(rows, weight, (len(models), steps, batch_size))
 
-    def validation_rows(self, models: Sequence[ModelId]) -> tuple[torch.Tensor, torch.Tensor]:
+    def validation_rows(
+        self, models: Sequence[ModelId], multiple: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """All validation windows: rows int64 and weights float32, both ``[M, N]``, padded."""
-        return pad_rows([self.validation[m.symbol] for m in models], self.features.device)
+        ends = [self.validation[m.symbol] for m in models]
+        return pad_rows(ends, self.features.device, multiple)
 
     def _placed(
         self, rows: np.ndarray, weight: np.ndarray, shape: tuple[int, ...]
@@ -100,9 +103,14 @@ class TrainingData:
         )
 
 
-def pad_rows(ends: Sequence[np.ndarray], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of unequal length as int64 ``[M, N]`` with weights float32 ``[M, N]`` (0 = padding)."""
-    longest = max(len(e) for e in ends)
+def pad_rows(
+    ends: Sequence[np.ndarray], device: torch.device, multiple: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of unequal length as int64 ``[M, N]`` with weights float32 ``[M, N]`` (0 = padding).
+
+    N is the longest length, rounded up to a ``multiple``.
+    """
+    longest = -(-max(len(e) for e in ends) // multiple) * multiple
     rows = np.zeros((len(ends), longest), dtype=np.int64)
     weight = np.zeros((len(ends), longest), dtype=np.float32)
     for i, e in enumerate(ends):

@@ -7,17 +7,37 @@ the layers of a 4-, 5- and 6-layer model are the same code on the same shapes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from importlib.util import find_spec
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 
+from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.losses import per_model_loss
-from vnquant.stockformer.model import PLAIN, Pieces
+from vnquant.stockformer.model import PLAIN, Drop, Pieces
 from vnquant.training.optimizer import adamw_
 
 COMPILED_WIDTHS = 2
 """Distinct stack widths inside a round when compiled: each costs a compilation."""
+GRAPH_WIDTHS = 4
+"""The same for CUDA graphs: each costs a capture."""
+
+
+class Gradient(Protocol):
+    """`vnquant.stockformer.fused.gradient`."""
+
+    def __call__(
+        self,
+        shape: Shape,
+        rows: torch.Tensor,
+        x: torch.Tensor,
+        drop: Drop,
+        loss_of: Callable[[torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+Outputs = Callable[[Shape, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Kernels(NamedTuple):
@@ -27,6 +47,12 @@ class Kernels(NamedTuple):
     loss: Callable[..., torch.Tensor] = per_model_loss
     update: Callable[..., torch.Tensor] = adamw_
     widths: int | None = None
+    gradient: Gradient | None = None
+    """Loss and gradient by hand instead of autograd through ``pieces``."""
+    outputs: Outputs | None = None
+    """The forward pass without dropout, for validation; None: the plain one."""
+    graphs: bool = False
+    """Replay steps as CUDA graphs."""
 
 
 PLAIN_KERNELS = Kernels()
@@ -46,6 +72,30 @@ def compiled_kernels() -> Kernels:
         update=compiled(adamw_),
         widths=COMPILED_WIDTHS,
     )
+
+
+def fused_kernels() -> Kernels:
+    """Hand-written Triton kernels, replayed as CUDA graphs: nothing is compiled per shape."""
+    from vnquant.stockformer import fused
+    from vnquant.training import triton_adamw
+
+    return Kernels(
+        update=triton_adamw.adamw_,
+        widths=GRAPH_WIDTHS,
+        gradient=fused.gradient,
+        outputs=fused.outputs,
+        graphs=True,
+    )
+
+
+def choose_kernels(shape: Shape, device: torch.device, dtype: torch.dtype) -> Kernels:
+    """The fastest kernels for a stack of this shape: fused where they can be, else compiled."""
+    if device.type == "cuda" and dtype == torch.bfloat16 and find_spec("triton") is not None:
+        from vnquant.stockformer.fused_layers import supports
+
+        if supports(shape):
+            return fused_kernels()
+    return compiled_kernels()
 
 
 def round_widths(steps: np.ndarray, limit: int | None) -> np.ndarray:

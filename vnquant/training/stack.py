@@ -7,7 +7,7 @@ its own steps; every random number is a function of the model, never of the stac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -22,8 +22,13 @@ from vnquant.stockformer.losses import per_model_loss
 from vnquant.stockformer.model import Drop, forward, sites
 from vnquant.stockformer.randomness import drop_levels, generator, model_keys, site_keys
 from vnquant.training.data import ModelId, TrainingData
+from vnquant.training.graphs import StepGraphs
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, round_widths
 from vnquant.training.optimizer import Schedule
+
+
+VALIDATION_WINDOWS = 64
+"""Windows of each model in one forward pass of the validation."""
 
 
 class Status(IntEnum):
@@ -115,7 +120,13 @@ class Stack:
         self.loss_sum = torch.zeros(len(self.models), device=device)
         self.finite = torch.ones(len(self.models), dtype=torch.bool, device=device)
         self._batches: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._validation = self.data.validation_rows(self.models)
+        self._placed = False
+        self._at = torch.zeros(1, dtype=torch.int64, device=device)
+        self._round = torch.zeros(1, dtype=torch.int32, device=device)
+        self._graphs = StepGraphs(self._step, enabled=self.kernels.graphs)
+        # Fused kernels are built for one number of windows: no smaller last part.
+        multiple = VALIDATION_WINDOWS if self.kernels.outputs else 1
+        self._validation = self.data.validation_rows(self.models, multiple)
 
     def initialise(self) -> None:
         """Give every model its own initial weights."""
@@ -135,25 +146,41 @@ class Stack:
 
     def train_step(self) -> None:
         """One step of every model that has one; nothing here waits for the device."""
+        if not self._placed:
+            self._place_batches()
+        self._graphs(self.width(self.inner))
+        self.inner += 1
+
+    def _place_batches(self) -> None:
+        """Put this epoch's batches and position where a captured step will look for them."""
+        batches = self.data.epoch_batches(
+            self.models, self.epoch, self.training.batch_size, self.training.seed
+        )
         if self._batches is None:
-            self._batches = self.data.epoch_batches(
-                self.models, self.epoch, self.training.batch_size, self.training.seed
-            )
-        rows, weight = self._batches
-        k, i = self.width(self.inner), self.inner
-        step = self._steps[:k] * self.epoch + i
+            self._batches = batches
+        else:
+            for old, new in zip(self._batches, batches, strict=True):
+                old.copy_(new)
+        self._at.fill_(self.inner)
+        self._round.fill_(self.epoch)
+        self._placed = True
+
+    def _step(self, k: int) -> None:
+        """The arithmetic of a step of the first ``k`` models; changes tensors in place only."""
+        assert self._batches is not None
+        rows, weight = (part[:k].index_select(1, self._at).squeeze(1) for part in self._batches)
+        step = self._steps[:k] * self._round + self._at.int()
         total = self._steps[:k] * self.training.epochs
-        keys = site_keys(self._keys[:k], step, sites(self.shape))
-        leaf = self.weights[:k].detach().requires_grad_()
-        x = gather(self.data.features, rows[:k, i], self.data.lookback)
-        drop = Drop(keys, self._level[:k])
-        raw = forward(self.shape, leaf, x, drop, self.kernels.pieces)
-        target = self.data.targets[rows[:k, i]]
-        loss = self.kernels.loss(raw, target, weight[:k, i], self.training.direction_weight)
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        loss = loss.detach()
+        drop = Drop(site_keys(self._keys[:k], step, sites(self.shape)), self._level[:k])
+        x = gather(self.data.features, rows, self.data.lookback)
+        target = self.data.targets[rows]
+
+        def loss_of(raw: torch.Tensor) -> torch.Tensor:
+            return self.kernels.loss(raw, target, weight, self.training.direction_weight)
+
+        loss, gradient = self.gradient(self.weights[:k], x, drop, loss_of)
         sound = torch.isfinite(loss)
-        moving = self._active[:k] & self.finite[:k] & sound & (self._steps[:k] > i)
+        moving = self._active[:k] & self.finite[:k] & sound & (self._steps[:k] > self._at)
         finite = self.kernels.update(
             self.weights[:k],
             self.first[:k],
@@ -167,21 +194,40 @@ class Stack:
         )
         self.finite[:k] &= finite & sound
         self.loss_sum[:k] += torch.where(moving, loss, 0.0)
-        self.inner += 1
+        self._at += 1
+
+    def gradient(
+        self,
+        rows: torch.Tensor,
+        x: torch.Tensor,
+        drop: Drop,
+        loss_of: Callable[[torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss ``[M]`` and gradient ``[M, P]`` of some rows for their windows."""
+        if self.kernels.gradient is not None:
+            return self.kernels.gradient(self.shape, rows, x, drop, loss_of)
+        leaf = rows.detach().requires_grad_()
+        loss = loss_of(forward(self.shape, leaf, x, drop, self.kernels.pieces))
+        (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        return loss.detach(), gradient
 
     @torch.no_grad()
-    def validate(self, windows_per_call: int = 64) -> torch.Tensor:
+    def validate(self) -> torch.Tensor:
         """Mean validation loss of every model, float32 ``[M]``."""
         rows, weight = self._validation
         total = torch.zeros(len(self.models), device=self.device)
-        for begin in range(0, rows.shape[1], windows_per_call):
-            part = slice(begin, begin + windows_per_call)
+        for begin in range(0, rows.shape[1], VALIDATION_WINDOWS):
+            part = slice(begin, begin + VALIDATION_WINDOWS)
             x = gather(self.data.features, rows[:, part], self.data.lookback)
-            raw = forward(self.shape, self.weights, x)
+            raw = self._outputs(x)
             target, here = self.data.targets[rows[:, part]], weight[:, part]
             loss = per_model_loss(raw, target, here, self.training.direction_weight)
             total += loss * here.sum(1)
         return total / weight.sum(1).clamp(min=1.0)
+
+    def _outputs(self, x: torch.Tensor) -> torch.Tensor:
+        outputs = self.kernels.outputs or forward
+        return outputs(self.shape, self.weights, x)
 
     def end_round(self) -> None:
         """Validate, keep better slices, and decide who goes on."""
@@ -201,9 +247,9 @@ class Stack:
             better.append(improved)
         chosen = torch.tensor(better, device=self.device).unsqueeze(1)
         torch.where(chosen, self.weights, self.best, out=self.best)
-        self.epoch, self.inner, self._batches = self.epoch + 1, 0, None
+        self.epoch, self.inner, self._placed = self.epoch + 1, 0, False
         self.loss_sum.zero_()
-        self._active = self._mark_active()
+        self._active.copy_(self._mark_active())
 
     def _mark_active(self) -> torch.Tensor:
         active = [e.status == Status.ACTIVE for e in self.ledger]
@@ -222,8 +268,8 @@ class Stack:
 
     def resume_at(self, epoch: int, inner: int) -> None:
         """Continue from a restored position; the caller has filled the rows and the ledger."""
-        self.epoch, self.inner, self._batches = epoch, inner, None
-        self._active = self._mark_active()
+        self.epoch, self.inner, self._placed = epoch, inner, False
+        self._active.copy_(self._mark_active())
 
     @property
     def active(self) -> int:

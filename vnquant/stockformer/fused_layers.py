@@ -1,0 +1,287 @@
+"""Calls of the Triton kernels: forward and backward of embedding, layers and last attention.
+
+Gradients of parameters land directly in the float32 rows that the optimiser reads.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from vnquant.stockformer import triton_ends as tails
+from vnquant.stockformer import triton_kernels as tk
+from vnquant.stockformer.layout import Shape
+from vnquant.stockformer.model import Drop, positions
+
+LARGEST_LOOKBACK = 128
+
+
+class Tiles(NamedTuple):
+    """Block sizes and warps of one kernel; measured on an H100 (benchmarks/NOTES.md)."""
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int = 2
+
+
+NORM_LINEAR = Tiles(64, 64, 8, 3)
+NORM_LINEAR_BACKWARD = Tiles(64, 64, 4, 3)
+ATTENTION = Tiles(64, 16, 4)
+FEED_FORWARD = Tiles(64, 64, 4, 3)
+FEED_FORWARD_BACKWARD = Tiles(64, 64, 4, 2)
+EMBED = Tiles(64, 64, 4)
+
+
+def _power_of_two(n: int) -> bool:
+    return n >= 16 and n & (n - 1) == 0
+
+
+def supports(shape: Shape) -> bool:
+    """Whether the kernels can take these sizes; the compiled path takes any."""
+    widths = (shape.d_model, shape.d_ff, shape.d_model // shape.heads)
+    return (
+        all(map(_power_of_two, widths))
+        and 64 <= shape.d_model <= 256
+        and shape.d_ff >= 128
+        and shape.lookback <= LARGEST_LOOKBACK
+        and shape.layers > 1
+    )
+
+
+class _Saved(NamedTuple):
+    """What a layer's backward pass needs."""
+
+    h: torch.Tensor
+    qkv: torch.Tensor
+    attended: torch.Tensor
+    middle: torch.Tensor
+
+
+class Layers:
+    """All encoder layers of a stack but the last.
+
+    Args:
+        rows: bfloat16 ``[M, P]``, contiguous.
+        gradient: float32 ``[M, P]``; the layers' parts of it are filled by `backward`.
+        batch: windows per model.
+    """
+
+    def __init__(
+        self, shape: Shape, rows: torch.Tensor, gradient: torch.Tensor, drop: Drop, batch: int
+    ) -> None:
+        self.shape, self.rows, self.gradient, self.drop, self.batch = (
+            shape,
+            rows,
+            gradient,
+            drop,
+            batch,
+        )
+        self.at = {p.name: p.offset for p in shape.parameters}
+        self.sizes = {p.name: p.size for p in shape.parameters}
+        self.tokens = batch * shape.lookback
+        self.saved: list[_Saved] = []
+
+    def _offsets(self, i: int, *names: str) -> list[int]:
+        return [self.at[f"layers.{i}.{name}"] for name in names]
+
+    def _grid(self, rows: int) -> tuple[int]:
+        return (self.rows.shape[0] * -(-self.tokens // rows),)
+
+    def _keys(self, i: int) -> torch.Tensor:
+        return self.drop.keys[:, 1 + 3 * i :]
+
+    def forward(self, h: torch.Tensor, *, keep: bool = True) -> torch.Tensor:
+        """``[M, N, D] -> [M, N, D]``; ``keep`` what `backward` needs."""
+        for i in range(self.shape.layers - 1):
+            h = self._layer(i, h)
+            if not keep:
+                self.saved.clear()
+        return h
+
+    def _layer(self, i: int, h: torch.Tensor) -> torch.Tensor:
+        shape, (models, tokens, d) = self.shape, h.shape
+        p = self.rows.stride(0)
+        qkv = h.new_empty(models, tokens, 3 * d)
+        t = NORM_LINEAR
+        tk.norm_linear[self._grid(t.rows)](
+            *(h, self.rows, qkv, tokens, p),
+            *self._offsets(i, "norm1.gain", "norm1.bias", "qkv.weight", "qkv.bias"),
+            *(d, d, 3 * d, t.rows, min(t.columns, d)),
+            num_warps=t.warps,
+            num_stages=t.stages,
+        )
+        attended = torch.empty_like(h)
+        tk.attention[(models * self.batch * shape.heads,)](
+            *(qkv, attended, *self._attention_sizes(d)),
+            num_warps=ATTENTION.warps,
+        )
+        middle, y = torch.empty_like(h), torch.empty_like(h)
+        t = FEED_FORWARD
+        tk.residual_feed_forward[self._grid(t.rows)](
+            *(h, attended, self.rows, self._keys(i), self.drop.level, middle, y, tokens, p),
+            self.drop.keys.stride(0),
+            *self._offsets(i, "out.weight", "out.bias", "norm2.gain", "norm2.bias"),
+            *self._offsets(i, "ff1.weight", "ff1.bias", "ff2.weight", "ff2.bias"),
+            *(d, shape.d_ff, t.rows, t.columns),
+            num_warps=t.warps,
+            num_stages=t.stages,
+        )
+        self.saved.append(_Saved(h, qkv, attended, middle))
+        return y
+
+    def _attention_sizes(self, d: int) -> tuple[int, float, int, int, int, int]:
+        width = d // self.shape.heads
+        tile = 64 if self.shape.lookback <= 64 else LARGEST_LOOKBACK
+        return self.shape.lookback, width**-0.5, d, self.shape.heads, width, tile
+
+    def backward(self, grad: torch.Tensor) -> torch.Tensor:
+        """From the gradient of the output to that of the input, both ``[M, N, D]``."""
+        for i in reversed(range(self.shape.layers - 1)):
+            grad = self._layer_backward(i, grad.contiguous(), self.saved.pop())
+        return grad
+
+    def _layer_backward(self, i: int, grad: torch.Tensor, saved: _Saved) -> torch.Tensor:
+        shape, (models, tokens, d) = self.shape, grad.shape
+        p, ff = self.rows.stride(0), self.shape.d_ff
+        t = FEED_FORWARD_BACKWARD
+        middle, projected, attended, normed, second = (torch.empty_like(grad) for _ in range(5))
+        hidden, first = (grad.new_empty(models, tokens, ff) for _ in range(2))
+        sums = self.gradient.new_empty(models, -(-tokens // t.rows), 4 * d + ff)
+        tk.residual_feed_forward_backward[self._grid(t.rows)](
+            *(saved.middle, grad, self.rows, self._keys(i), self.drop.level),
+            *(middle, projected, attended, normed, hidden, first, second, sums),
+            *(tokens, p, self.drop.keys.stride(0)),
+            *self._offsets(i, "out.weight", "norm2.gain", "norm2.bias"),
+            *self._offsets(i, "ff1.weight", "ff1.bias", "ff2.weight"),
+            *(d, ff, t.rows, t.columns),
+            num_warps=t.warps,
+            num_stages=t.stages,
+        )
+        self._weight(f"layers.{i}.ff2.weight", hidden, second)
+        self._weight(f"layers.{i}.ff1.weight", normed, first)
+        self._weight(f"layers.{i}.out.weight", saved.attended, projected)
+        self._sums(
+            sums,
+            *(f"layers.{i}.{n}" for n in ("norm2.gain", "norm2.bias", "ff2.bias", "out.bias")),
+            f"layers.{i}.ff1.bias",
+        )
+        dqkv = torch.empty_like(saved.qkv)
+        tk.attention_backward[(models * self.batch * shape.heads,)](
+            *(saved.qkv, attended, dqkv, *self._attention_sizes(d)),
+            num_warps=ATTENTION.warps,
+        )
+        t = NORM_LINEAR_BACKWARD
+        sums = self.gradient.new_empty(models, -(-tokens // t.rows), 5 * d)
+        out = torch.empty_like(grad)
+        tk.norm_linear_backward[self._grid(t.rows)](
+            *(saved.h, self.rows, dqkv, middle, out, normed, sums, tokens, p),
+            *self._offsets(i, "norm1.gain", "norm1.bias", "qkv.weight"),
+            *(d, 3 * d, t.rows, min(t.columns, d)),
+            num_warps=t.warps,
+            num_stages=t.stages,
+        )
+        self._weight(f"layers.{i}.qkv.weight", normed, dqkv)
+        names = ("norm1.gain", "norm1.bias", "qkv.bias")
+        self._sums(sums, *(f"layers.{i}.{name}" for name in names))
+        # Keys have no bias: see `vnquant.stockformer.model._without_keys`.
+        (at,) = self._offsets(i, "qkv.bias")
+        self.gradient[:, at + d : at + 2 * d] = 0.0
+        return out
+
+    def forward_last(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the last layer for all tokens ``[M, N, 2 D]``, and its last tokens."""
+        models, tokens, d = h.shape
+        i, t = self.shape.layers - 1, NORM_LINEAR
+        kv = h.new_empty(models, tokens, 2 * d)
+        tk.norm_linear[self._grid(t.rows)](
+            *(h, self.rows, kv, tokens, self.rows.stride(0)),
+            *self._offsets(i, "norm1.gain", "norm1.bias", "kv.weight", "kv.bias"),
+            *(0, d, 2 * d, t.rows, min(t.columns, d)),
+            num_warps=t.warps,
+            num_stages=t.stages,
+        )
+        return kv, h.view(models, self.batch, self.shape.lookback, d)[:, :, -1]
+
+    def backward_last(
+        self, h: torch.Tensor, dkv: torch.Tensor, dfinal: torch.Tensor
+    ) -> torch.Tensor:
+        """From gradients of `forward_last`'s two results to that of ``h``."""
+        models, tokens, d = h.shape
+        i, t = self.shape.layers - 1, NORM_LINEAR_BACKWARD
+        skip = torch.zeros_like(h)
+        skip.view(models, self.batch, self.shape.lookback, d)[:, :, -1] = dfinal
+        sums = self.gradient.new_empty(models, -(-tokens // t.rows), 4 * d)
+        out, normed = torch.empty_like(h), torch.empty_like(h)
+        tk.norm_linear_backward[self._grid(t.rows)](
+            *(h, self.rows, dkv, skip, out, normed, sums, tokens, self.rows.stride(0)),
+            *self._offsets(i, "norm1.gain", "norm1.bias", "kv.weight"),
+            *(d, 2 * d, t.rows, min(t.columns, d)),
+            num_warps=t.warps,
+            num_stages=t.stages,
+        )
+        self._weight(f"layers.{i}.kv.weight", normed, dkv)
+        names = ("norm1.gain", "norm1.bias", "kv.bias")
+        self._sums(sums, *(f"layers.{i}.{name}" for name in names))
+        (at,) = self._offsets(i, "kv.bias")
+        self.gradient[:, at : at + d] = 0.0
+        return out
+
+    def attend_last(self, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+        """Attention of the last tokens ``[M, B, D]`` over their windows."""
+        y = torch.empty_like(q)
+        tails.last_attention[(q.shape[0] * self.batch,)](
+            *(q, kv, y, *self._attention_sizes(q.shape[2])), num_warps=4
+        )
+        return y
+
+    def attend_last_backward(
+        self, q: torch.Tensor, kv: torch.Tensor, grad: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        dq, dkv = torch.empty_like(q), torch.empty_like(kv)
+        tails.last_attention_backward[(q.shape[0] * self.batch,)](
+            *(q, kv, grad, dq, dkv, *self._attention_sizes(q.shape[2])), num_warps=4
+        )
+        return dq, dkv
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Windows ``[M, B, T, F]`` to tokens ``[M, N, D]``."""
+        shape, models = self.shape, x.shape[0]
+        y = x.new_empty(models, self.tokens, shape.d_model)
+        tails.embed[self._grid(EMBED.rows)](
+            *(x, self.rows, positions(shape.lookback, shape.d_model, x.device, torch.float32)),
+            *(self.drop.keys, self.drop.level, y, self.tokens, shape.lookback),
+            *(self.rows.stride(0), self.drop.keys.stride(0)),
+            *(self.at["input.weight"], self.at["input.bias"]),
+            *(shape.features, max(16, 1 << (shape.features - 1).bit_length())),
+            *(shape.d_model, EMBED.rows),
+            num_warps=EMBED.warps,
+        )
+        return y
+
+    def embed_backward(self, x: torch.Tensor, grad: torch.Tensor) -> None:
+        models, tokens, d = grad.shape
+        sums = self.gradient.new_empty(models, -(-tokens // EMBED.rows), d)
+        before = torch.empty_like(grad)
+        tails.embed_backward[self._grid(EMBED.rows)](
+            *(grad, self.drop.keys, self.drop.level, before, sums),
+            *(tokens, self.drop.keys.stride(0), d, EMBED.rows),
+            num_warps=EMBED.warps,
+        )
+        self._weight("input.weight", x.view(models, tokens, -1), before)
+        self._sums(sums, "input.bias")
+
+    def _weight(self, name: str, x: torch.Tensor, grad: torch.Tensor) -> None:
+        """``x^T grad`` over a model's tokens, into the gradient's row."""
+        size = (x.shape[2], grad.shape[2])
+        here = self.gradient[:, self.at[name] : self.at[name] + self.sizes[name]]
+        here.unflatten(1, size).copy_(torch.bmm(x.transpose(1, 2), grad))
+
+    def _sums(self, partial: torch.Tensor, *names: str) -> None:
+        """Add up the tiles' partial sums ``[M, tiles, W]`` and place them one after the other."""
+        total, begin = partial.sum(1), 0
+        for name in names:
+            at, size = self.at[name], self.sizes[name]
+            self.gradient[:, at : at + size] = total[:, begin : begin + size]
+            begin += size
