@@ -20,6 +20,7 @@ from vnquant.market.quality import inspect
 from vnquant.market.sessions import sessions
 from vnquant.market.synthetic import SyntheticMarket
 from vnquant.spec import PRESETS, TrainingSpec
+from vnquant.training.kernels import PLAIN_KERNELS, Kernels, compiled_kernels, fused_kernels
 
 
 def features() -> dict[str, Any]:
@@ -65,6 +66,13 @@ def fleet_memory(epochs: int) -> dict[str, Any]:
     }
 
 
+def kernel_sets(device: str) -> dict[str, Kernels]:
+    """What a stack can be trained with here."""
+    if device == "cpu":
+        return {"eager": PLAIN_KERNELS}
+    return {"eager": PLAIN_KERNELS, "compiled": compiled_kernels(), "fused": fused_kernels()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small stacks only, no fleet")
@@ -78,7 +86,11 @@ def main() -> None:
     sizes = (1, 8) if args.quick else (1, 8, 32, 102)
     dtype = profile.torch_dtype if device == "cuda" else torch.float32
     result["steps"] = {
-        name: compare(PRESETS[name], sizes, device, dtype, repeats=3) for name in ("small", "base")
+        f"{preset}, {name}": compare(
+            PRESETS[preset], sizes, device, dtype, kernels=kernels, repeats=3
+        )
+        for preset in ("small", "base")
+        for name, kernels in kernel_sets(device).items()
     }
     if not args.quick:
         result["fleet"] = fleet_memory(epochs=1)

@@ -11,7 +11,7 @@ import triton.language as tl
 from vnquant.stockformer.triton_kernels import _kept
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key_row"], do_not_specialize_on_alignment=["keys"])
 def embed(
     x, w, positions, keys, levels, y, tokens: tl.constexpr, length: tl.constexpr, row, key_row,
     at_weight, at_bias,
@@ -39,7 +39,7 @@ def embed(
     tl.store(at, out.to(y.dtype.element_ty), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key_row"], do_not_specialize_on_alignment=["keys"])
 def embed_backward(
     dy, keys, levels, dx, partial, tokens: tl.constexpr, key_row,
     D: tl.constexpr, BT: tl.constexpr,

@@ -194,7 +194,7 @@ def attention_backward(
     tl.store(dqkv + place + 2 * D, dv.to(half), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key_row"], do_not_specialize_on_alignment=["keys"])
 def residual_feed_forward(
     h, o, w, keys, levels, middle, y, tokens: tl.constexpr, row, key_row,
     at_out, at_out_bias, at_gain, at_bias, at_w1, at_b1, at_w2, at_b2,
@@ -236,7 +236,7 @@ def residual_feed_forward(
     tl.store(y + at, out.to(half), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["key_row"], do_not_specialize_on_alignment=["keys"])
 def residual_feed_forward_backward(
     middle, dy, w, keys, levels, dmiddle, da, do, normed, hidden, dhidden, d2, partial,
     tokens: tl.constexpr, row, key_row, at_out, at_gain, at_bias, at_w1, at_b1, at_w2,

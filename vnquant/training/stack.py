@@ -26,7 +26,6 @@ from vnquant.training.graphs import StepGraphs
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, round_widths
 from vnquant.training.optimizer import Schedule
 
-
 VALIDATION_WINDOWS = 64
 """Windows of each model in one forward pass of the validation."""
 

@@ -49,7 +49,8 @@ def train_stack(
         _compact(stack, export)
     while stack.models:
         while stack.inner < stack.round_steps:
-            taken = stack.width(stack.inner)
+            # The width may be rounded up; what counts is who still has a batch.
+            taken = int((stack.steps > stack.inner).sum())
             stack.train_step()
             advance(taken)
             _between_steps(stack, checkpoints, watch, events)
