@@ -26,13 +26,20 @@ Pins = dict[str, str]  # distribution name -> its block of lines
 
 def compile_pins(wanted: list[str], *, fixed: Pins | None = None) -> Pins:
     """Resolve ``wanted`` for every supported Python and platform; agree with ``fixed``."""
+    return resolve(
+        wanted, fixed, "--universal", "--python-version", "3.11", "--fork-strategy", "fewest"
+    )
+
+
+def resolve(wanted: list[str], fixed: Pins | None, *words: str) -> Pins:
+    """Resolve ``wanted`` with uv; ``words`` say for which Pythons and platforms."""
     with tempfile.TemporaryDirectory() as folder:
         given, constraints = Path(folder, "in.txt"), Path(folder, "constraints.txt")
         given.write_text("\n".join([*wanted, ""]))
         constraints.write_text("".join((fixed or {}).values()))
         command = [
-            *("uv", "pip", "compile", str(given), "--universal", "--python-version", "3.11"),
-            *("--fork-strategy", "fewest", "--generate-hashes", "--no-emit-index-url"),
+            *("uv", "pip", "compile", str(given), *words),
+            *("--generate-hashes", "--no-emit-index-url"),
             *("--no-header", "--no-annotate", "--quiet", "--constraints", str(constraints)),
         ]
         # Files on this disk must not decide what others install; torch's own are added below.
@@ -95,10 +102,14 @@ def main() -> None:
     write("torch-cuda.txt", "What a CUDA wheel of torch needs on Linux.", cuda)
     for extra, purpose in (("dev", "Tests, linters, types."), ("host", "The controller's extra.")):
         pins = compile_pins([*project["dependencies"], torch, *extras[extra]], fixed=everything)
-        write(f"{extra}.txt", purpose, {n: b for n, b in pins.items() if n not in everything})
+        # What the extra itself asks for stays, even if a CUDA torch would bring it along too.
+        named = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in extras[extra]}
+        kept = {n: b for n, b in pins.items() if n not in everything or n in named}
+        write(f"{extra}.txt", purpose, kept)
     for name, wanted in TOOLS.items():
         write(f"{name}.txt", f"Pinned {name} tool.", compile_pins([wanted], fixed=runtime))
 
 
 if __name__ == "__main__":
     main()
+    subprocess.run([sys.executable, str(Path(__file__).with_name("image_locks.py"))], check=True)
