@@ -11,15 +11,23 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, THREADS)
 
 import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
+
+try:
+    from hypothesis import settings
+except ImportError:  # a GPU machine may have pytest alone; tests/gpu needs no more
+    settings = None  # type: ignore[assignment,misc]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("VNQUANT_SHARED") or ROOT.parent / "shared")
 
+# Marks of tests that `./just test` leaves out and `./just test-containers` runs.
+ELSEWHERE = ("container", "rclone")
+
 # No deadline: a busy machine is no failure. In CI the examples are the same at every run.
-settings.register_profile("here", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+if settings is not None:
+    settings.register_profile("here", deadline=None)
+    settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+    settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +50,17 @@ def shared_prices() -> Path:
     if not path.is_file():
         pytest.skip("the shared price file is not here (../shared/data, or set VNQUANT_SHARED)")
     return path
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a container engine or rclone, unless -m or a test's name asks for it."""
+    asked = config.getoption("-m") or ""
+    if any(mark in asked for mark in ELSEWHERE) or any("::" in word for word in config.args):
+        return
+    out = [item for item in items if any(map(item.get_closest_marker, ELSEWHERE))]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -131,6 +131,21 @@ def registry_rollback(workspace: str, set_id: str | None) -> None:
     cli_actions.registry_rollback(_workspace(workspace), set_id)
 
 
+@registry.command("prune")
+@opt.workspace
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    required=True,
+    help="How many sets to keep beside the current one.",
+)
+def registry_prune(workspace: str, keep: int) -> None:
+    """Delete old sets for good, the first ones a rollback would return to last."""
+    from vnquant import cli_actions
+
+    cli_actions.registry_prune(_workspace(workspace), keep)
+
+
 def _workspace(path: str) -> Workspace:
     from vnquant.workspace import Workspace
 

@@ -183,3 +183,11 @@ def registry_rollback(workspace: Workspace, set_id: str | None) -> None:
     from vnquant.registry import Registry
 
     click.echo(f"Current is now {Registry(workspace.registry).rollback(set_id)}.")
+
+
+def registry_prune(workspace: Workspace, keep: int) -> None:
+    """Delete all but the current set and ``keep`` others."""
+    from vnquant.registry import Registry
+
+    gone = Registry(workspace.registry).prune(keep) if workspace.registry.is_dir() else []
+    click.echo(f"Deleted: {', '.join(gone)}." if gone else "Nothing to delete.")

@@ -47,6 +47,8 @@ class Context:
     options: Options = field(default_factory=Options)
     raw: pd.DataFrame | None = None
     """Bars that the caller has already loaded for this very spec, to save reading them twice."""
+    current: set[str] = field(default_factory=set)
+    """Stages that this process has found finished, or has finished."""
 
     @property
     def spec(self) -> RunSpec:

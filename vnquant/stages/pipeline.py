@@ -51,7 +51,9 @@ def run_stage(ctx: Context, name: str) -> dict[str, Any]:
     module, stage = _module(name), ctx.stage(name)
     marker = stage.done()
     if marker is not None and module.is_current(ctx, marker):
-        ctx.events.emit("stage_skipped", stage=name, reason="already finished")
+        if name not in ctx.current:
+            ctx.events.emit("stage_skipped", stage=name, reason="already finished")
+            ctx.current.add(name)
         return marker
     ctx.events.emit("stage_started", stage=name, run=ctx.run.spec.run_id)
     began = time.perf_counter()
@@ -62,6 +64,7 @@ def run_stage(ctx: Context, name: str) -> dict[str, Any]:
     # Provenance first: a marker must never exist without it.
     manifest.record(ctx.run, name, seconds=round(seconds, 3), **provenance)
     stage.finish(**content)
+    ctx.current.add(name)
     ctx.events.emit("stage_finished", stage=name, seconds=round(seconds, 3))
     return content
 
