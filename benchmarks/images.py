@@ -1,0 +1,188 @@
+"""Measure the real images: ``./just test-images``. Writes a dated report.
+
+Builds the IPEX image with every step repeated and the CUDA image on the layers that they share,
+both again with everything cached, runs the main job in the IPEX image, and rebuilds one image from
+its commit to compare digests. Needs a container engine, about 40 GB of disk and half an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import REPORTS, provenance, table, write
+from vnquant.errors import VnquantError
+from vnquant.host import images
+from vnquant.host.image_build import NAME, Options
+from vnquant.host.image_context import checkout
+
+SPEC = Path("compose", "demo.json")
+STAGES = ("ingest", "features", "train", "evaluate", "deploy", "forecast")
+HARDENED = (
+    *("docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL"),
+    *("--tmpfs", "/tmp:rw,nosuid,nodev,exec,size=2g,mode=1777", "--shm-size=1g"),
+)
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr."""
+    print(f"images: {text}", file=sys.stderr, flush=True)
+
+
+def unpacked(tag: str) -> int:
+    """Bytes of the image's files."""
+    words = [*HARDENED, "--user=0", "--entrypoint=du", tag, "-sxB1", "--exclude=/proc", "/"]
+    # Without its capabilities root may not read all folders; those are empty ones.
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return int(done.stdout.split()[0])
+
+
+def start_up(tag: str, *words: str, repeats: int = 5) -> float:
+    """Seconds until a container has come and gone, median."""
+    times = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        subprocess.run(
+            [*HARDENED, *words[:1], tag, *words[1:]], stdout=subprocess.DEVNULL, check=True
+        )
+        times.append(time.perf_counter() - began)
+    return round(statistics.median(times[1:]), 2)
+
+
+def main_job(tag: str, digest: str) -> dict[str, Any]:
+    """Run the demo's spec to the end, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as name:
+        workspace = Path(name)
+        workspace.chmod(0o777)
+        mounts = ["-v", f"{workspace}:/workspace", "-v", f"{checkout() / SPEC}:/spec.json:ro"]
+        words = [*HARDENED, *mounts, "-e", f"VNQUANT_IMAGE_DIGEST={digest}", tag, *STAGES]
+        began = time.perf_counter()
+        words += ["--spec", "/spec.json"]
+        done = subprocess.run(words, stdout=subprocess.DEVNULL, check=False)
+        seconds = time.perf_counter() - began
+        manifest = json.loads(next(workspace.glob("runs/*/manifest.json")).read_text("utf-8"))
+    train = manifest["stages"]["train"]
+    return {
+        "exit_code": done.returncode,
+        "seconds": round(seconds, 1),
+        "stages": sorted(manifest["stages"]),
+        "image_digest": train["image_digest"],
+        "packages": train["packages"],
+        "ipex": train.get("ipex") or train.get("profile", {}).get("ipex"),
+    }
+
+
+def measure(variant: str, options: Options) -> dict[str, Any]:
+    """Build, build again, weigh, start."""
+    say(f"building {variant}")
+    first = images.build(variant, options, say)
+    say(f"building {variant} again, all cached")
+    second = images.build(variant, Options(options.base_image, options.network), say)
+    tag = f"{NAME}:{variant}"
+    return {
+        "digest": first["manifest_digest"],
+        "same_when_cached": first["manifest_digest"] == second["manifest_digest"],
+        "layers": [[layer["digest"], layer["size"]] for layer in first["layers"]],
+        "compressed_bytes": first["archive_bytes"],
+        "unpacked_bytes": unpacked(tag),
+        "every_step_repeated": first["no_cache"],
+        "build_seconds": first["build_seconds"],
+        "build_and_load_seconds": first["seconds"],
+        "warm_build_seconds": second["build_seconds"],
+        "warm_build_and_load_seconds": second["seconds"],
+        "container_seconds": start_up(tag, "--entrypoint=true"),
+        "help_seconds": start_up(tag, "--init=false", "--help"),
+        "builder": first["builder"],
+    }
+
+
+def rebuild(variant: str, options: Options) -> dict[str, Any]:
+    """Build the same commit anew; what differs, if anything does."""
+    began = time.perf_counter()
+    try:
+        found: Any = images.verify(variant, options, say)
+    except VnquantError as error:
+        found = [str(error)]
+    seconds = round(time.perf_counter() - began, 1)
+    return {"variant": variant, "differences": found, "seconds": seconds}
+
+
+def page(result: dict[str, Any]) -> str:
+    """The report as text."""
+    rows = [
+        [
+            *(name, f"{r['compressed_bytes'] / 1e9:.2f} GB", f"{r['unpacked_bytes'] / 1e9:.2f} GB"),
+            "yes" if r["every_step_repeated"] else "no, on the layers of the image above",
+            *(f"{r['build_seconds']:.0f} s", f"{r['build_and_load_seconds']:.0f} s"),
+            *(f"{r['warm_build_seconds']:.0f} s", f"{r['container_seconds']} s"),
+            *(f"{r['help_seconds']} s", r["digest"][7:19]),
+        ]
+        for name, r in result["images"].items()
+    ]
+    head = [
+        *("image", "compressed", "unpacked", "every step repeated", "build", "build and load"),
+        *("warm build", "container alone", "vnquant run --help", "digest"),
+    ]
+    job, again = result["main_job"], result["rebuild"]
+    shared = f"{result['shared_bytes'] / 1e9:.2f} GB compressed"
+    differs = "; ".join(again["differences"]) or "the same digest"
+    builder = ", ".join(
+        f"{k} {v}" for k, v in next(iter(result["images"].values()))["builder"].items()
+    )
+    return "\n".join(
+        [
+            f"# Images, {result['date']}",
+            "",
+            f"{result['machine']}, {result['cores']} cores; {builder}; commit"
+            f" {result['code']['commit']}. Written by `./just test-images`.",
+            "",
+            table(head, rows),
+            "",
+            f"Layers that both images have: {shared}.",
+            "",
+            f"Main job (compose/demo.json) in `{result['job_image']}`: exit code"
+            f" {job['exit_code']}, {job['seconds']} s, torch {job['packages']['torch']}, image"
+            f" digest in the manifest: {'yes' if job['image_digest'] else 'no'}.",
+            "",
+            f"Rebuild of `{again['variant']}` from its commit with every step repeated"
+            f" ({again['seconds']} s): {differs}.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base-image", help="instead of the pinned one")
+    parser.add_argument("--network", default="default")
+    parser.add_argument("--cpu", default="cpu-pypi", help="the variant of the IPEX image")
+    parser.add_argument("--cuda", default="cuda", help="the second image")
+    parser.add_argument("--out", type=Path, default=REPORTS)
+    args = parser.parse_args()
+    fresh = Options(args.base_image, args.network, no_cache=True)
+    result: dict[str, Any] = provenance("cpu")
+    measured = {args.cpu: measure(args.cpu, fresh)}
+    tag, digest = f"{NAME}:{args.cpu}", measured[args.cpu]["digest"]
+    say("running the main job")
+    result["job_image"], result["main_job"] = args.cpu, main_job(tag, digest)
+    measured[args.cuda] = measure(args.cuda, Options(args.base_image, args.network))
+    one, two = (dict(r["layers"]) for r in measured.values())
+    result["images"] = measured
+    result["shared_bytes"] = sum(one[digest] for digest in one.keys() & two.keys())
+    result["rebuild"] = rebuild(args.cpu, fresh)
+    written = write(args.out, f"{result['date']}-images", result)
+    written.with_suffix(".md").write_text(page(result), encoding="utf-8")
+    print(page(result))
+    bad = result["main_job"]["exit_code"] != 0 or result["rebuild"]["differences"]
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()
