@@ -24,6 +24,23 @@ demo: setup
 test *words: check
     @'{{ bin }}/python' -m pytest "$@"
 
+# Build a container image: cpu, cpu-pypi, cpu-wheels, cuda or publisher (docs/images.md)
+build *words: controller
+    @'{{ bin }}/vnquant' image build "$@"
+
+# The tests that need a container engine or rclone; builds the small images first
+test-containers *words: controller
+    @'{{ bin }}/python' tools/containers.py "$@"
+
+# Build both real images (7 GB each), run the main job, compare digests; writes a dated report
+test-images *words: controller
+    @'{{ bin }}/python' -m benchmarks.images "$@"
+
+# What only the controller needs: the extra `host`
+[private]
+controller: setup
+    @'{{ bin }}/python' -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/host.txt
+
 # Lint, types and import rules
 check: lint types imports
 

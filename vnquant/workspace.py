@@ -133,8 +133,17 @@ class Run:
 
         Raises:
             RetryableError: another process works on this run.
+            UsageError: the folder belongs to somebody else.
         """
-        with (self.path / "lock").open("a+") as handle:
+        try:
+            opened = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise UsageError(
+                f"cannot be written ({error.strerror})",
+                where=str(self.path),
+                fix="give this folder to the user who runs this, or choose another --workspace",
+            ) from error
+        with opened as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -41,7 +41,7 @@ def pins(name: str) -> dict[str, str]:
     return dict(PIN.findall((LOCKS / f"{name}.txt").read_text("utf-8")))
 
 
-# ---- locks ----------------------------------------------------------------------------------------
+# ---- locks ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", image_build.VARIANTS)
@@ -92,7 +92,7 @@ def test_the_command_line_offers_what_can_be_built() -> None:
         image_build.target("arm")
 
 
-# ---- context and secrets --------------------------------------------------------------------------
+# ---- context and secrets -------------------------------------------------------------
 
 
 def git(root: Path, *words: str) -> str:
@@ -203,7 +203,7 @@ def test_labels_and_tags_name_the_commit_and_the_lock() -> None:
     ]
 
 
-# ---- archives --------------------------------------------------------------------------------------
+# ---- archives ------------------------------------------------------------------------
 
 
 def layer(files: dict[str, str], mtime: int = 0) -> bytes:
@@ -276,7 +276,7 @@ def test_an_archive_that_holds_no_image_is_refused(tmp_path: Path) -> None:
         read_archive(path)
 
 
-# ---- what a local image says ------------------------------------------------------------------------
+# ---- what a local image says ---------------------------------------------------------
 
 
 def attributes(**labels: str) -> dict[str, Any]:

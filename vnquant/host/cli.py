@@ -8,6 +8,8 @@ from __future__ import annotations
 import click
 
 from vnquant.cli import cli as runtime
+from vnquant.host.cli_image import image
+from vnquant.host.cli_launch import doctor, logs, status, stop, train
 
 cli = click.Group(
     name=runtime.name,
@@ -17,3 +19,5 @@ cli = click.Group(
     context_settings=runtime.context_settings,
     callback=runtime.callback,
 )
+for command in (image, train, status, logs, stop, doctor):
+    cli.add_command(command)

@@ -1,0 +1,107 @@
+"""``vnquant train --target``, ``status``, ``logs``, ``stop``, ``doctor``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vnquant import cli_options as opt
+from vnquant.cli import train as train_here
+
+TARGETS = ("local", "cpu", "cuda")
+
+LAUNCHING = (
+    click.Option(
+        ["--target"],
+        type=click.Choice(TARGETS),
+        help="Where to run: a process of its own, or a container. Default: this process.",
+    ),
+    click.Option(["--image"], help="Container image instead of the target's own."),
+    click.Option(["--cpus"], metavar="LIST", help="Logical CPUs to use there, as 0-7,16."),
+    click.Option(["--memory"], type=opt.Bytes(), help="Memory that it may use, e.g. 8GB."),
+    click.Option(["--grace"], type=click.FloatRange(1), default=60.0, show_default=True,
+                 help="Seconds to save in, when stopped."),
+    click.Option(["--retries"], type=click.IntRange(0), default=2, show_default=True,
+                 help="Starts after a loss that may pass."),
+    click.Option(["--detach"], is_flag=True, help="Start it and return at once."),
+)  # fmt: skip
+
+
+def _train(target: str | None, **given: Any) -> object:
+    launching = {o.name: given.pop(str(o.name)) for o in LAUNCHING[1:]}
+    if target is None:
+        assert train_here.callback is not None
+        return train_here.callback(**given)
+    from vnquant.host import launch_actions
+
+    return launch_actions.train(target, launching, **given)
+
+
+train = click.Command(
+    name="train",
+    help=train_here.help,
+    params=[*train_here.params, *LAUNCHING],
+    callback=_train,
+)
+
+
+@click.command()
+@opt.workspace
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(workspace: str, as_json: bool) -> None:
+    """Show every run of the workspace, wherever it executes."""
+    import json
+
+    from vnquant.host import status as st
+
+    rows = st.runs(Path(workspace).expanduser().resolve())
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        click.echo(st.to_text(rows) if rows else "No runs yet.")
+
+
+@click.command()
+@opt.workspace
+@click.argument("run")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
+def logs(workspace: str, run: str, follow: bool) -> object:
+    """Show the output of RUN's latest launch."""
+    from vnquant.host import launch_actions
+
+    return launch_actions.logs(workspace, run, follow)
+
+
+@click.command()
+@opt.workspace
+@click.argument("run")
+@click.option(
+    "--grace",
+    type=click.FloatRange(1),
+    default=60.0,
+    show_default=True,
+    help="Seconds to save in, before it is killed.",
+)
+def stop(workspace: str, run: str, grace: float) -> None:
+    """Ask RUN to save a checkpoint and leave."""
+    from vnquant.host import launch_actions
+
+    launch_actions.stop(workspace, run, grace)
+
+
+@click.command()
+@opt.workspace
+def doctor(workspace: str) -> None:
+    """Look over this machine and say what is missing for what."""
+    from vnquant.host.doctor import examine
+
+    show(examine(Path(workspace).expanduser().resolve()))
+
+
+def show(findings: Iterable[Any]) -> None:
+    """One line for each finding."""
+    for finding in findings:
+        click.echo(f"{finding.level:<8} {finding}")

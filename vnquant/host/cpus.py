@@ -1,0 +1,40 @@
+"""Lists of logical CPUs as the kernel and Docker write them: ``0-7,16``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vnquant.errors import UsageError
+
+
+def parse(text: str) -> tuple[int, ...]:
+    """``0-3,8`` as numbers.
+
+    Raises:
+        UsageError: it is no such list.
+    """
+    numbers: set[int] = set()
+    try:
+        for part in filter(None, text.strip().split(",")):
+            first, _, last = part.partition("-")
+            begin, end = int(first), int(last or first)
+            if end < begin or begin < 0:
+                raise ValueError
+            numbers.update(range(begin, end + 1))
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no list of CPUs", where="--cpus", fix="write it as 0-7,16"
+        ) from None
+    return tuple(sorted(numbers))
+
+
+def written(cpus: Iterable[int]) -> str:
+    """Numbers as a list with ranges."""
+    parts: list[str] = []
+    run: list[int] = []
+    for cpu in [*sorted(cpus), -1]:
+        if run and cpu != run[-1] + 1:
+            parts.append(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]))
+            run = []
+        run.append(cpu)
+    return ",".join(parts)

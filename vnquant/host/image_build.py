@@ -1,0 +1,150 @@
+"""One build: the docker CLI's command line, and the archive that it makes."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vnquant import __version__
+from vnquant.errors import RetryableError, UsageError
+from vnquant.host import image_context as context
+from vnquant.host.image_archive import Archive, read_archive
+from vnquant.host.image_engine import require_containerd_store
+from vnquant.host.process import redacted, run
+from vnquant.spec import SCHEMA_VERSION
+
+NAME = "vnquant"
+TITLES = {
+    "cpu": "vnquant, training on the CPU",
+    "cuda": "vnquant, training on an NVIDIA GPU",
+    "publisher": "vnquant, publishing to a remote",
+}
+# Variants differ in the lock; those that begin alike are one image with torch from another place.
+VARIANTS = ("cpu", "cpu-pypi", "cpu-wheels", "cuda", "publisher")
+# The part of a failed build's output that says why.
+LAST_LINES = 25
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build: everything but the variant.
+
+    Args:
+        base_image: None: the one that the Dockerfile pins by digest.
+        network: BuildKit's network mode of build steps, ``default`` or ``host``.
+        wheels: folder with wheels of torch; None: pip's find-links.
+    """
+
+    base_image: str | None = None
+    network: str = "default"
+    uid: int = 1000
+    gid: int = 1000
+    no_cache: bool = False
+    wheels: Path | None = None
+
+
+def target(variant: str) -> str:
+    """The Dockerfile's target for a variant.
+
+    Raises:
+        UsageError: there is no such variant.
+    """
+    if variant not in VARIANTS:
+        raise UsageError(
+            f"there is no image {variant!r}", fix=f"choose one of {', '.join(VARIANTS)}"
+        )
+    return variant.partition("-")[0]
+
+
+def tags(variant: str, source: context.Commit) -> list[str]:
+    """The names that a build gets; the first is the one that is loaded."""
+    commit = source.sha[:12] + ("-dirty" if source.dirty else "")
+    names = [f"{NAME}:{variant}", f"{NAME}:{variant}-{commit}", f"{NAME}:{target(variant)}"]
+    return list(dict.fromkeys(names))
+
+
+def labels(variant: str, source: context.Commit, lock: Path) -> dict[str, str]:
+    """The image's labels."""
+    created = dt.datetime.fromtimestamp(source.epoch, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    oci = "org.opencontainers.image."
+    return {
+        f"{oci}title": TITLES[target(variant)],
+        f"{oci}version": __version__,
+        f"{oci}revision": source.label,
+        f"{oci}created": created,
+        f"{oci}licenses": "Apache-2.0",
+        "vnquant.lock": hashlib.sha256(lock.read_bytes()).hexdigest(),
+        "vnquant.schema-version": str(SCHEMA_VERSION),
+        "vnquant.variant": variant,
+    }
+
+
+@contextlib.contextmanager
+def built(variant: str, source: context.Commit, options: Options) -> Iterator[Archive]:
+    """Build into an archive in a temporary folder.
+
+    Raises:
+        RetryableError: the build failed; the sentence ends with the builder's last lines.
+        UsageError: the lock needs a wheel that is nowhere, or the engine's store cannot do it.
+    """
+    root = context.checkout()
+    require_containerd_store()
+    with tempfile.TemporaryDirectory(prefix="vnquant-image-") as name:
+        folder = Path(name)
+        files = folder / "context"
+        files.mkdir()
+        context.lay_out(root, source, files)
+        lock = files / "requirements" / "images" / f"{variant}.txt"
+        settings = context.pip_settings()
+        found = context.local_wheels(lock, options.wheels, settings, folder / "wheels")
+        if variant == "cpu-wheels" and not found:
+            raise UsageError(
+                "the folder of wheels has not the torch that the lock pins",
+                where=lock.name,
+                fix="name the folder with --wheels, or build the variant cpu or cpu-pypi",
+            )
+        secrets = context.pip_secrets(settings, folder)
+        base = options.base_image or context.base_image(files / "docker" / "Dockerfile")
+        archive = folder / "image.tar"
+        command = [
+            *("docker", "buildx", "build", "--progress=plain", "--file"),
+            *(str(files / "docker" / "Dockerfile"), "--target", target(variant)),
+            *("--provenance=false", "--sbom=false", f"--network={options.network}"),
+            *(["--no-cache"] if options.no_cache else []),
+            *_pairs("--build-arg", _arguments(variant, source, options, base)),
+            *_pairs("--label", labels(variant, source, lock)),
+            *("--build-context", f"wheels={folder / 'wheels'}"),
+            *(w for n, p in secrets.items() for w in ("--secret", f"id={n},src={p}")),
+            "--output",
+            f"type=docker,name={NAME}:{variant},dest={archive},rewrite-timestamp=true",
+            str(files),
+        ]
+        done = run(command, check=False, env={"SOURCE_DATE_EPOCH": str(source.epoch)})
+        if done.code != 0:
+            last = redacted("\n".join(done.err.strip().splitlines()[-LAST_LINES:]))
+            raise RetryableError(
+                f"the build failed:\n{last}\n",
+                where=f"image {variant}",
+                fix="see docs/images.md, and try again",
+            )
+        yield read_archive(archive)
+
+
+def _arguments(variant: str, source: context.Commit, options: Options, base: str) -> dict[str, str]:
+    return {
+        "BASE_IMAGE": base,
+        "VARIANT": variant,
+        "COMMIT": source.label,
+        "UID": str(options.uid),
+        "GID": str(options.gid),
+    }
+
+
+def _pairs(flag: str, values: dict[str, str]) -> Iterator[str]:
+    for key, value in values.items():
+        yield from (flag, f"{key}={value}")

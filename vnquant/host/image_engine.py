@@ -1,0 +1,43 @@
+"""The local container engine, asked through the docker SDK."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vnquant.errors import RetryableError, UsageError
+
+
+def client() -> Any:
+    """A client of the local container engine.
+
+    Raises:
+        UsageError: the extra ``host`` is not installed.
+        RetryableError: no engine answers.
+    """
+    try:
+        import docker
+        import docker.errors
+    except ImportError:
+        raise UsageError(
+            "the docker SDK is not installed", fix="install it: pip install 'vnquant[host]'"
+        ) from None
+    try:
+        return docker.from_env()
+    except docker.errors.DockerException as error:
+        raise RetryableError(
+            f"no container engine answers ({error})",
+            fix="start Docker, or see that you may use its socket",
+        ) from None
+
+
+def require_containerd_store() -> None:
+    """Only that image store can export dates that do not change from build to build.
+
+    Raises:
+        UsageError: the engine has the other one.
+    """
+    if not any("containerd" in value for row in client().info()["DriverStatus"] for value in row):
+        raise UsageError(
+            "the engine keeps images in the classic store, which cannot build reproducibly",
+            fix="set features.containerd-snapshotter to true in its daemon.json and restart it",
+        )
