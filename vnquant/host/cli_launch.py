@@ -26,6 +26,11 @@ LAUNCHING = (
                  help="Seconds to save in, when stopped."),
     click.Option(["--retries"], type=click.IntRange(0), default=2, show_default=True,
                  help="Starts after a loss that may pass."),
+    click.Option(
+        ["--remote"],
+        envvar="RCLONE_REMOTE",
+        help="Publish to REMOTE:PATH of rclone, or a folder, as the run goes on.",
+    ),
     click.Option(["--detach"], is_flag=True, help="Start it and return at once."),
 )  # fmt: skip
 

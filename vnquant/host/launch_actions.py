@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from vnquant.cli_plan import PLANNED, plan, stages_of
 from vnquant.errors import INTERRUPTED, UsageError
 from vnquant.host import launch as starting
+from vnquant.host import publishing
 from vnquant.host.findings import refuse_errors
 from vnquant.host.targets import LaunchSpec, Record, State
 from vnquant.workspace import Workspace
@@ -31,7 +32,7 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
     stages = stages_of(optimize_inference=given.pop("optimize_inference"))
     place = Workspace(workspace).create()
     run = place.run(job.spec)
-    detach = launching.pop("detach")
+    detach, remote = launching.pop("detach"), launching.pop("remote")
     launch = LaunchSpec(
         target=target,  # type: ignore[arg-type]  # click has checked it
         workspace=place.path,
@@ -42,6 +43,8 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
         **launching,
     )
     findings = starting.preflight(launch)
+    if remote:
+        findings += publishing.preflight(place.path, remote)
     refuse_errors(findings)
     for finding in findings:
         if finding.level == "warning":
@@ -50,10 +53,14 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
     hand_over(place.path, run.path)
     record = starting.begin(launch)
     say(f"Run {launch.run_id} on {target} (launch {record['launch']}).")
+    publisher = publishing.start(place.path, launch.run_id, remote) if remote else None
     if detach:
         say(f"Watch it with: vnquant logs {launch.run_id} -f --workspace {place.path}")
         return 0
-    return attend(launch, record)
+    code = attend(launch, record)
+    if publisher is not None:
+        say(publishing.conclude(publisher, place.path, launch.run_id))
+    return code
 
 
 def hand_over(workspace: Path, run: Path) -> None:

@@ -1,0 +1,98 @@
+"""Which files of a workspace are finished, and in what order they may be published.
+
+Finished means: it will never change under this name. Files that grow or are replaced (manifest,
+events, the registry's pointer) are published as snapshots named by their content.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from vnquant.host.stores import Artefact, file_hash
+
+STAGES = ("ingest", "features", "evaluate", "optimize", "deploy", "forecast")
+SNAPSHOTS = ("manifest.json", "events.jsonl")
+MARKERS = ("DONE.json", "set.json")
+
+
+def artefacts(workspace: Path, run: str | None = None) -> tuple[list[Artefact], list[Artefact]]:
+    """Files to publish, and the markers that come after them.
+
+    Args:
+        run: only this run; None: every run, and the registry.
+    """
+    found: list[Path] = []
+    for folder in sorted((workspace / "runs").glob(run or "*")):
+        found += _of_run(folder)
+    if run is None:
+        for done in sorted((workspace / "registry" / "sets").glob("*/set.json")):
+            found += _files(done.parent)
+    everything = [Artefact(p.relative_to(workspace).as_posix(), p) for p in found]
+    markers = [a for a in everything if a.path.name in MARKERS]
+    rest = [a for a in everything if a.path.name not in MARKERS]
+    return rest, markers
+
+
+def _of_run(run: Path) -> Iterator[Path]:
+    if (run / "spec.json").exists():
+        yield run / "spec.json"
+    for stage in STAGES:
+        if (run / stage / "DONE.json").exists():
+            yield from _files(run / stage)
+    train = run / "train"
+    # The JSON is written last: where it is, the tensors are whole.
+    for done in sorted([*train.glob("models/*.json"), *train.glob("checkpoints/*.json")]):
+        tensors = done.with_suffix(".safetensors")
+        if tensors.exists():
+            yield tensors
+        yield done
+    if (train / "DONE.json").exists():
+        yield from (p for p in train.glob("*.json") if not p.name.startswith("."))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            yield path
+
+
+def snapshots(workspace: Path, run: str | None, into: Path) -> list[Artefact]:
+    """Copies of the files that still change, as they are now, named by their content."""
+    found = []
+    sources = [
+        folder / name
+        for folder in sorted((workspace / "runs").glob(run or "*"))
+        for name in SNAPSHOTS
+    ]
+    if run is None:
+        sources += [workspace / "registry" / n for n in ("current.json", "journal.jsonl")]
+    for source in sources:
+        try:
+            content = source.read_bytes()
+        except OSError:
+            continue
+        content = content[: content.rfind(b"\n") + 1]  # no half line
+        if not content:
+            continue
+        into.mkdir(parents=True, exist_ok=True)
+        copy = into / "now"
+        copy.write_bytes(content)
+        digest = file_hash(copy)[:12]
+        kept = copy.rename(into / f"{source.stem}-{digest}{source.suffix}")
+        folder = source.parent.relative_to(workspace) / "history"
+        found.append(Artefact(f"{folder.as_posix()}/{kept.name}", kept))
+    return found
+
+
+def run_is_over(run: Path) -> bool:
+    """Whether every launch of a run has ended, as far as its records know."""
+    records = []
+    for path in (run / "launches").glob("*.json"):
+        try:
+            records.append(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            return False
+    launches = [r for r in records if isinstance(r, dict) and "launch" in r]
+    return bool(launches) and all("ended" in r for r in launches)
