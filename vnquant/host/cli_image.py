@@ -57,7 +57,7 @@ def build(variant: str, **given: Any) -> None:
     record = images.build(variant, image_build.Options(**given), _say)
     click.echo(f"image     {' '.join(record['tags'])}")
     click.echo(f"digest    {record['manifest_digest']}")
-    click.echo(f"size      {record['archive_bytes'] / 1e6:,.0f} MB compressed")
+    click.echo(f"size      {record['bytes'] / 1e6:,.0f} MB compressed")
     click.echo(f"seconds   {record['seconds']:.0f}")
 
 

@@ -38,6 +38,12 @@ def _publisher(workspace: str, address: str | None, run: str | None) -> Publishe
 @remote
 @one_run
 @click.option("--watch", is_flag=True, help="Go on until the run is over and all is saved.")
+@click.option(
+    "--idle",
+    type=click.FloatRange(1),
+    metavar="SECONDS",
+    help="With --watch: leave when nothing has worked on any run for so long and all is saved.",
+)
 @click.option("--cpus", metavar="LIST", help="Logical CPUs to use, as 16-27.")
 @click.option("--interval", type=click.FloatRange(0.1), default=5.0, hidden=True)
 def publish(
@@ -45,6 +51,7 @@ def publish(
     remote: str | None,
     run: str | None,
     watch: bool,
+    idle: float | None,
     cpus: str | None,
     interval: float,
 ) -> None:
@@ -74,7 +81,7 @@ def publish(
 
         for signum in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, leave)
-        publisher.watch(interval)
+        publisher.watch(interval, idle)
         if stopped:
             sys.exit(TERMINATED)
 

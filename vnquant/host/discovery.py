@@ -6,7 +6,9 @@ events, the registry's pointer) are published as snapshots named by their conten
 
 from __future__ import annotations
 
+import fcntl
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,3 +98,25 @@ def run_is_over(run: Path) -> bool:
             return False
     launches = [r for r in records if isinstance(r, dict) and "launch" in r]
     return bool(launches) and all("ended" in r for r in launches)
+
+
+def at_work(workspace: Path, idle: float) -> bool:
+    """Whether a process works on a run: in this container, another one, or on the host.
+
+    Args:
+        idle: a run whose log was written in the last so many seconds is not looked at closer.
+    """
+    for lock in (workspace / "runs").glob("*/lock"):
+        try:
+            if time.time() - (lock.parent / "events.jsonl").stat().st_mtime < idle:
+                return True
+        except OSError:
+            pass  # no log yet
+        try:
+            with lock.open() as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            continue
+    return False

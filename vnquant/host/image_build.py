@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from vnquant import __version__
 from vnquant.errors import RetryableError, UsageError
 from vnquant.host import image_context as context
 from vnquant.host.image_archive import Archive, read_archive
-from vnquant.host.image_engine import require_containerd_store
 from vnquant.host.process import redacted, run
 from vnquant.spec import SCHEMA_VERSION
 
@@ -84,33 +84,41 @@ def labels(variant: str, source: context.Commit, lock: Path) -> dict[str, str]:
     }
 
 
-@contextlib.contextmanager
-def built(variant: str, source: context.Commit, options: Options) -> Iterator[Archive]:
-    """Build into an archive in a temporary folder.
+@dataclass(frozen=True)
+class Digests:
+    """An image's identity: of its manifest, and of its configuration, which names all content."""
+
+    manifest: str
+    config: str
+
+
+def make(variant: str, source: context.Commit, options: Options, output: str) -> Digests:
+    """Run one build.
+
+    Args:
+        output: what becomes of the image, in BuildKit's words.
 
     Raises:
         RetryableError: the build failed; the sentence ends with the builder's last lines.
-        UsageError: the lock needs a wheel that is nowhere, or the engine's store cannot do it.
+        UsageError: the lock needs a wheel that is in no folder.
     """
-    root = context.checkout()
-    require_containerd_store()
     with tempfile.TemporaryDirectory(prefix="vnquant-image-") as name:
         folder = Path(name)
         files = folder / "context"
         files.mkdir()
-        context.lay_out(root, source, files)
+        context.lay_out(context.checkout(), source, files)
         lock = files / "requirements" / "images" / f"{variant}.txt"
         settings = context.pip_settings()
         found = context.local_wheels(lock, options.wheels, settings, folder / "wheels")
         if variant == "cpu-wheels" and not found:
             raise UsageError(
-                "the folder of wheels has not the torch that the lock pins",
+                "no folder of wheels has the torch that the lock pins",
                 where=lock.name,
                 fix="name the folder with --wheels, or build the variant cpu or cpu-pypi",
             )
         secrets = context.pip_secrets(settings, folder)
         base = options.base_image or context.base_image(files / "docker" / "Dockerfile")
-        archive = folder / "image.tar"
+        facts = folder / "facts.json"
         command = [
             *("docker", "buildx", "build", "--progress=plain", "--file"),
             *(str(files / "docker" / "Dockerfile"), "--target", target(variant)),
@@ -120,9 +128,7 @@ def built(variant: str, source: context.Commit, options: Options) -> Iterator[Ar
             *_pairs("--label", labels(variant, source, lock)),
             *("--build-context", f"wheels={folder / 'wheels'}"),
             *(w for n, p in secrets.items() for w in ("--secret", f"id={n},src={p}")),
-            "--output",
-            f"type=docker,name={NAME}:{variant},dest={archive},rewrite-timestamp=true",
-            str(files),
+            *("--metadata-file", str(facts), "--output", output, str(files)),
         ]
         done = run(command, check=False, env={"SOURCE_DATE_EPOCH": str(source.epoch)})
         if done.code != 0:
@@ -132,7 +138,17 @@ def built(variant: str, source: context.Commit, options: Options) -> Iterator[Ar
                 where=f"image {variant}",
                 fix="see docs/images.md, and try again",
             )
-        yield read_archive(archive)
+        made = json.loads(facts.read_text(encoding="utf-8"))
+    return Digests(made["containerimage.digest"], made["containerimage.config.digest"])
+
+
+@contextlib.contextmanager
+def built(variant: str, source: context.Commit, options: Options) -> Iterator[Archive]:
+    """Build into an archive that exists until the block ends; the engine does not keep it."""
+    with tempfile.TemporaryDirectory(prefix="vnquant-archive-") as name:
+        path = Path(name, "image.tar")
+        make(variant, source, options, f"type=docker,name={NAME}:{variant},dest={path}")
+        yield read_archive(path)
 
 
 def _arguments(variant: str, source: context.Commit, options: Options, base: str) -> dict[str, str]:

@@ -28,16 +28,3 @@ def client() -> Any:
             f"no container engine answers ({error})",
             fix="start Docker, or see that you may use its socket",
         ) from None
-
-
-def require_containerd_store() -> None:
-    """Only that image store can export dates that do not change from build to build.
-
-    Raises:
-        UsageError: the engine has the other one.
-    """
-    if not any("containerd" in value for row in client().info()["DriverStatus"] for value in row):
-        raise UsageError(
-            "the engine keeps images in the classic store, which cannot build reproducibly",
-            fix="set features.containerd-snapshotter to true in its daemon.json and restart it",
-        )

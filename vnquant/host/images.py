@@ -7,16 +7,17 @@ One Dockerfile makes all images (docker/Dockerfile); a variant is a target of it
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vnquant.errors import DataError, UsageError
 from vnquant.host import image_context as context
 from vnquant.host.image_archive import differences, read_archive
-from vnquant.host.image_build import NAME, VARIANTS, Options, built, tags, target
+from vnquant.host.image_build import NAME, VARIANTS, Options, built, make, tags, target
 from vnquant.host.image_engine import client
 from vnquant.host.process import run
 from vnquant.spec import SCHEMA_VERSION
@@ -58,38 +59,33 @@ def build(variant: str, options: Options = DEFAULT, say: Say = print) -> dict[st
     if source.dirty:
         say(f"Files differ from commit {source.sha[:12]}: the image is marked dirty.")
     say(f"Building {variant}; the first time takes minutes.")
-    begun = time.monotonic()
-    with built(variant, source, options) as archive:
-        seconds = time.monotonic() - begun
-        size = archive.path.stat().st_size
-        run(["docker", "load", "--quiet", "--input", str(archive.path)])
     names = tags(variant, source)
+    begun = time.monotonic()
+    made = make(variant, source, options, f"type=image,name={names[0]},unpack=true")
+    seconds = time.monotonic() - begun
     image = client().images.get(names[0])
     for name in names[1:]:
         image.tag(*name.split(":"))
-    dockerfile = root / "docker" / "Dockerfile"
     record = {
         "variant": variant,
         "tags": names,
         "commit": source.label,
         "epoch": source.epoch,
         "id": image.id,
-        "manifest_digest": archive.manifest,
-        "config_digest": archive.config,
-        "labels": archive.settings["config"]["Labels"],
-        "layers": [asdict(layer) for layer in archive.layers],
-        "archive_bytes": size,
-        "image_bytes": image.attrs["Size"],
-        "base_image": options.base_image or context.base_image(dockerfile),
+        "manifest_digest": made.manifest,
+        "config_digest": made.config,
+        "labels": image.labels,
+        "layers": image.attrs["RootFS"]["Layers"],
+        "bytes": image.attrs["Size"],
+        "base_image": options.base_image or context.base_image(root / "docker" / "Dockerfile"),
         "options": {"uid": options.uid, "gid": options.gid, "network": options.network},
         "no_cache": options.no_cache,
-        "build_seconds": round(seconds, 1),
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(seconds, 1),
         "builder": context.builder_versions(),
     }
     write_json(root / RECORDS / f"{variant}.json", record)
     # Read by the compose files, so that the manifest of a run there names its image too.
-    line = f"VNQUANT_IMAGE_DIGEST={archive.manifest}\n"
+    line = f"VNQUANT_IMAGE_DIGEST={made.manifest}\n"
     write_bytes(root / RECORDS / f"{target(variant)}.env", line.encode())
     return record
 
@@ -121,12 +117,16 @@ def verify(variant: str, options: Options = DEFAULT, say: Say = print) -> list[s
         no_cache=True,
     )
     say(f"Building commit {info.commit[:12]} again.")
-    with built(variant, context.commit(root, info.commit), options) as again:
-        if again.manifest == info.manifest_digest:
-            return []
-        local = again.path.with_name("local.tar")
+    source = context.commit(root, info.commit)
+    again = make(variant, source, options, "type=image,store=false")
+    if info.manifest_digest == again.manifest or info.id == again.config:
+        return []
+    say("The digests differ; comparing the files.")
+    with tempfile.TemporaryDirectory(prefix="vnquant-archive-") as folder:
+        local = Path(folder, "local.tar")
         run(["docker", "save", "--output", str(local), f"{NAME}:{variant}"])
-        found = differences(read_archive(local), again)
+        with built(variant, source, replace(options, no_cache=False)) as archive:
+            found = differences(read_archive(local), archive)
     now = context.builder_versions()
     if record and record.get("builder") != now:
         found.append(f"the builder: {record.get('builder')} against {now}")

@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,6 +55,8 @@ class Publisher:
         self._known = self.folder / "acknowledged.json"
         self._acknowledged: dict[str, list[Any]] = {}
         self._stop = threading.Event()
+        self._idle: float | None = None
+        self._worked = time.monotonic()
         self.last_error: str | None = None
         self.last_saved: str | None = None
 
@@ -167,9 +170,15 @@ class Publisher:
         self.note()
         return saved
 
-    def watch(self, interval: float = 5.0) -> None:
-        """Publish until the run is over and nothing is left, or until told to stop."""
+    def watch(self, interval: float = 5.0, idle: float | None = None) -> None:
+        """Publish until the run is over and nothing is left, or until told to stop.
+
+        Args:
+            interval: seconds between two looks.
+            idle: of all runs: they are over when nothing has worked on one for so many seconds.
+        """
         recalled = False
+        self._idle, self._worked = idle, time.monotonic()
         pause = interval
         while not self._stop.is_set():
             over = self._over()
@@ -196,7 +205,11 @@ class Publisher:
 
     def _over(self) -> bool:
         if self.run is None:
-            return False
+            if self._idle is None:
+                return False
+            if discovery.at_work(self.workspace, self._idle):
+                self._worked = time.monotonic()
+            return time.monotonic() - self._worked > self._idle
         path = self.workspace / "runs" / self.run
         for record in launches(path):
             if "ended" not in record:
