@@ -91,7 +91,7 @@ def run(
     target = workspace.create().run(spec)
     chosen = [s for s in ALL if "all" in stages or s in stages]
     _execute(workspace, target, chosen, _options(prices, given), quiet=quiet)
-    if target.stage("evaluate").done() is not None and chosen[-1] != "evaluate":
+    if "evaluate" in chosen and target.stage("evaluate").done() is not None:
         show_verdict(target)
     click.echo(str(target.path))
 

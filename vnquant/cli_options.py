@@ -134,6 +134,18 @@ execution = _group(
         "--threads", type=click.IntRange(1), help="CPU threads. Default: the usable cores."
     ),
     click.option(
+        "--cores",
+        type=click.Choice(["p", "e", "all"]),
+        help="Kind of cores to bind to. Default: P cores where there are E cores too.",
+    ),
+    click.option(
+        "--ipex",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="intel-extension-for-pytorch; auto: only if it proves a gain.",
+    ),
+    click.option(
         "--stack-width",
         type=click.IntRange(1),
         help="Models trained at a time. Default: what memory allows.",

@@ -1,13 +1,17 @@
-"""CPU: threads follow the cores this process may use, and everything is float32."""
+"""CPU: one place sets affinity, OpenMP and torch's threads together; everything is float32."""
 
 from __future__ import annotations
 
+import os
 import platform
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
-from vnquant.accelerators.profile import Profile, usable_cores
+from vnquant.accelerators.ipex import IpexChoice, decide
+from vnquant.accelerators.profile import Profile
+from vnquant.accelerators.topology import Kind, Topology, read
 from vnquant.spec import TrainingSpec
 
 
@@ -22,9 +26,53 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def configure(training: TrainingSpec, *, threads: int | None, compiled: bool | None) -> Profile:
-    # torch ignores affinity when it picks its thread count, so it is always set here.
-    count = threads or usable_cores()
+def choose_cpus(
+    topology: Topology, cores: Kind, allowed: Collection[int] | None = None
+) -> tuple[tuple[int, ...], str | None]:
+    """Logical CPUs to compute on, one for each core; and a note where the wish could not be met."""
+    chosen = topology.cpus(cores, allowed)
+    if not chosen:
+        fallback = topology.cpus("all", allowed)
+        return fallback, f"none of the {cores} cores may be used here: all cores are"
+    if cores == "e" and not topology.hybrid:
+        return chosen, "this machine has one kind of core: all are used"
+    return chosen, None
+
+
+def configure(
+    training: TrainingSpec,
+    *,
+    threads: int | None,
+    compiled: bool | None,
+    cores: Kind | None = None,
+    ipex: IpexChoice = "auto",
+) -> Profile:
+    """Set up this process.
+
+    Args:
+        cores: bind to P cores, E cores or all; None: P cores on a hybrid processor, because a
+            step waits for its slowest thread, and no binding elsewhere.
+    """
+    topology = read()
+    kind: Kind = cores or ("p" if topology.hybrid else "all")
+    chosen, note = choose_cpus(topology, kind)
+    if (cores is not None or topology.hybrid) and chosen:
+        os.sched_setaffinity(0, chosen)
+    # torch ignores affinity when it picks its thread count, so both are always set.
+    count = threads or len(chosen) or 1
+    os.environ["OMP_NUM_THREADS"] = str(count)  # for libraries that are loaded later, and children
     torch.set_num_threads(count)
     dtype = "bfloat16" if training.precision == "bfloat16" else "float32"
-    return Profile("cpu", processor_name(), dtype, count, bool(compiled))
+    used, why = decide(ipex)
+    return Profile(
+        device="cpu",
+        name=processor_name(),
+        dtype=dtype,
+        threads=count,
+        compile=bool(compiled),
+        topology=topology.describe(),
+        cores=kind if note is None else f"{kind} ({note})",
+        cpus=tuple(sorted(os.sched_getaffinity(0))),
+        ipex=used,
+        ipex_reason=why,
+    )

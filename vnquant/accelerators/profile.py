@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from vnquant.accelerators.topology import Kind
 from vnquant.errors import UsageError
 from vnquant.spec import TrainingSpec
 
@@ -23,6 +24,11 @@ class Profile:
     dtype: str
     threads: int
     compile: bool
+    topology: str = ""
+    cores: str = "all"
+    cpus: tuple[int, ...] = ()
+    ipex: bool = False
+    ipex_reason: str = "not for this device"
 
     @property
     def torch_device(self) -> torch.device:
@@ -47,6 +53,8 @@ def open_profile(
     device: DeviceChoice = "auto",
     threads: int | None = None,
     compiled: bool | None = None,
+    cores: Kind | None = None,
+    ipex: Literal["auto", "on", "off"] = "auto",
 ) -> Profile:
     """Choose and configure the device.
 
@@ -55,6 +63,8 @@ def open_profile(
         threads: of torch on the CPU; None: as many as there are usable cores.
         compiled: use `torch.compile`; None: on CUDA yes, on the CPU no (it needs a C++ compiler
             and a minute before the first step).
+        cores: on the CPU, which kind to compute on; None: P cores where there are E cores too.
+        ipex: on the CPU, whether to use intel-extension-for-pytorch.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
@@ -67,7 +77,9 @@ def open_profile(
             fix="use --device cpu, or install a CUDA build of PyTorch and the NVIDIA driver",
         )
     if device != "cpu" and cuda:
-        from vnquant.accelerators import cuda as backend
-    else:
-        from vnquant.accelerators import cpu as backend  # type: ignore[no-redef]
-    return backend.configure(training, threads=threads, compiled=compiled)
+        from vnquant.accelerators.cuda import configure as on_cuda
+
+        return on_cuda(training, threads=threads, compiled=compiled)
+    from vnquant.accelerators.cpu import configure
+
+    return configure(training, threads=threads, compiled=compiled, cores=cores, ipex=ipex)

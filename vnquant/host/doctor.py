@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from vnquant.accelerators.topology import read
 from vnquant.errors import VnquantError
 from vnquant.host import images, process
 from vnquant.host.findings import Finding
@@ -21,7 +22,8 @@ ENGINE, BUILDX, COMPOSE, RCLONE = (25, 0), (0, 13), (2, 20), (1, 60)
 
 def examine(workspace: Path) -> list[Finding]:
     """Every finding, in the order in which one would mend things."""
-    found = [Finding("ok", f"Python {sys.version.split()[0]}, {os.cpu_count()} logical CPUs")]
+    cores = f"{read().describe()}, {os.cpu_count()} logical CPUs"
+    found = [Finding("ok", f"Python {sys.version.split()[0]}, {cores}")]
     memory = psutil.virtual_memory()
     what = f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB of memory are free"
     found.append(_judged(memory.available > 4e9, what, "close other programs before training"))

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from vnquant.accelerators.topology import read
 from vnquant.host import process
 from vnquant.host.findings import Finding
 from vnquant.host.stores import open_store
@@ -28,6 +29,8 @@ def start(workspace: Path, run: str, remote: str) -> int:
         log=workspace / "publish" / "publisher.log",
         # Not as a word: an address may hold a password, and words can be seen by everybody.
         env={"RCLONE_REMOTE": remote},
+        # On slow cores where there are any: training keeps the fast ones.
+        cpus=read().cpus("e") or None,
     )
 
 

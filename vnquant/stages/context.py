@@ -28,6 +28,8 @@ class Options:
     prices: Path | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
+    cores: Literal["p", "e", "all"] | None = None
+    ipex: Literal["auto", "on", "off"] = "auto"
     compiled: bool | None = None
     stack_width: int | None = None
     checkpoint_minutes: float = 20.0
@@ -63,7 +65,12 @@ class Context:
 
         o = self.options
         return open_profile(
-            self.spec.training, device=o.device, threads=o.threads, compiled=o.compiled
+            self.spec.training,
+            device=o.device,
+            threads=o.threads,
+            compiled=o.compiled,
+            cores=o.cores,
+            ipex=o.ipex,
         )
 
     @cached_property
@@ -82,6 +89,11 @@ class Context:
     def windows_of(self, symbols: Sequence[str]) -> list[Windows]:
         by_symbol = {w.symbol: w for w in self.windows}
         return [by_symbol[s] for s in symbols]
+
+    def of_these_models(self, marker: dict[str, Any]) -> bool:
+        """Whether a finished stage's marker speaks of the models that are trained now."""
+        trained = self.marker("train")
+        return all(marker.get(key) == trained[key] for key in ("symbols", "snapshot"))
 
     def marker(self, stage: str) -> dict[str, Any]:
         """A finished stage's marker.

@@ -14,8 +14,11 @@ from vnquant.workspace import read_json, write_json
 
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
+    judged = ctx.marker("evaluate")
+    if marker.get("snapshot") != judged["snapshot"]:
+        return False
     if not marker["deployed"]:
-        return not ctx.options.force and marker["gate"] == ctx.marker("evaluate")["gate"]
+        return not ctx.options.force and marker["gate"] == judged["gate"]
     current = Registry(ctx.workspace.registry).current()
     return current is not None and current.set_id == marker["set"]
 
@@ -24,9 +27,10 @@ def run(ctx: Context) -> dict[str, Any]:
     judged = ctx.marker("evaluate")
     gate: dict[str, Any] = judged["gate"]
     force = ctx.options.force
+    facts = {"gate": gate, "snapshot": judged["snapshot"], "failed": {}}
     if not gate["passed"] and not force:
         ctx.events.emit("not_deployed", reason=gate["reason"])
-        return {"deployed": False, "set": None, "gate": gate, "failed": {}}
+        return {"deployed": False, "set": None, **facts}
     registry = Registry(ctx.workspace.registry)
     with tempfile.TemporaryDirectory(dir=ctx.run.path, prefix=".deploy-") as folder:
         _assemble(ctx, Path(folder), judged["symbols"])
@@ -43,7 +47,7 @@ def run(ctx: Context) -> dict[str, Any]:
             Path(folder), meta, gate, force=force, force_reason=ctx.options.force_reason
         )
     ctx.events.emit("deployed", set=set_id, forced=force and not gate["passed"])
-    return {"deployed": True, "set": set_id, "gate": gate, "failed": {}}
+    return {"deployed": True, "set": set_id, **facts}
 
 
 def _assemble(ctx: Context, folder: Path, symbols: list[str]) -> None:

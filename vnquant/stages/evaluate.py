@@ -15,7 +15,7 @@ from vnquant.workspace import write_bytes, write_json, written_aside
 
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
-    return bool(marker.get("symbols") == ctx.marker("train")["symbols"])
+    return ctx.of_these_models(marker)
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -53,6 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
     untested = sorted(set(symbols) - set(ends))
     return {
         "symbols": symbols,
+        "snapshot": ctx.marker("train")["snapshot"],
         "windows": len(judged),
         "untested": untested,
         "gate": result["gate"],

@@ -10,7 +10,7 @@ from vnquant.stages.context import Context
 
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
-    return bool(marker.get("symbols") == ctx.marker("train")["symbols"])
+    return ctx.of_these_models(marker)
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -20,4 +20,10 @@ def run(ctx: Context) -> dict[str, Any]:
     write_forecast(ctx.stage("forecast").path, table)
     for symbol, reason in missing.items():
         ctx.events.emit("no_forecast", symbol=symbol, reason=reason)
-    return {"symbols": symbols, "forecasts": len(table), "without": missing, "failed": {}}
+    return {
+        "symbols": symbols,
+        "snapshot": ctx.marker("train")["snapshot"],
+        "forecasts": len(table),
+        "without": missing,
+        "failed": {},
+    }

@@ -20,7 +20,7 @@ REPEATS = 5
 
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
-    return bool(marker.get("symbols") == ctx.marker("train")["symbols"])
+    return ctx.of_these_models(marker)
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -68,6 +68,7 @@ def run(ctx: Context) -> dict[str, Any]:
     ctx.events.progress("optimize", len(VARIANTS), len(VARIANTS))
     return {
         "symbols": symbols,
+        "snapshot": ctx.marker("train")["snapshot"],
         "chosen": chosen["variant"],
         "failed": {},
         "provenance": {"device": "cpu", "threads": torch.get_num_threads()},
