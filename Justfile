@@ -24,6 +24,10 @@ demo: setup
 test *words: check
     @'{{ bin }}/python' -m pytest "$@"
 
+# Train on a target: just train cpu FPT VCB HPG (docs/targets.md)
+train target *symbols: controller
+    @'{{ bin }}/vnquant' train --target '{{ target }}' --symbols "${@:2}"
+
 # Build a container image: cpu, cpu-pypi, cpu-wheels, cuda or publisher (docs/images.md)
 build *words: controller
     @'{{ bin }}/vnquant' image build "$@"

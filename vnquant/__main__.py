@@ -7,14 +7,13 @@ same entry point then offers what runs inside a runtime.
 from __future__ import annotations
 
 from importlib.util import find_spec
-
-import click
+from typing import Any
 
 from vnquant.cli import cli, main
 
 
-def commands() -> click.Group:
-    """Every command that this installation has."""
+def commands() -> Any:
+    """The group of every command that this installation has."""
     if find_spec("vnquant.host") is None:
         return cli
     from vnquant.host.cli import cli as host

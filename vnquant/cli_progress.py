@@ -47,6 +47,7 @@ def describe(event: Event) -> str | None:
             f"train: {f('models')} models of {f('symbols')} symbols on {f('name')} "
             f"({f('dtype')}, {f('threads')} threads{', compiled' if f('compile') else ''})"
         ),
+        "plain_kernels": lambda: f"train: plain kernels, {f('reason')}",
         "stacks": lambda: f"train: {f('count')} stacks, {_widths(event)} models wide",
         "resumed": lambda: f"train: resumed {f('models')} models in epoch {f('epoch') + 1}",
         "checkpoint": lambda: f"train: checkpoint {f('file')} saved in epoch {f('epoch') + 1}",

@@ -32,6 +32,7 @@ def run(ctx: Context) -> dict[str, Any]:
         ctx.events.emit("not_deployed", reason=gate["reason"])
         return {"deployed": False, "set": None, **facts}
     registry = Registry(ctx.workspace.registry)
+    measured = ctx.stage("optimize").done() or {}
     with tempfile.TemporaryDirectory(dir=ctx.run.path, prefix=".deploy-") as folder:
         _assemble(ctx, Path(folder), judged["symbols"])
         meta = {
@@ -41,7 +42,7 @@ def run(ctx: Context) -> dict[str, Any]:
             "last_session": ctx.marker("ingest")["last"],
             "symbols": judged["symbols"],
             "code": code_version(),
-            "inference": (ctx.stage("optimize").done() or {}).get("chosen", "eager"),
+            "inference": measured["chosen"] if ctx.of_these_models(measured) else "eager",
         }
         set_id = registry.promote(
             Path(folder), meta, gate, force=force, force_reason=ctx.options.force_reason

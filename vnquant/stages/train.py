@@ -148,6 +148,8 @@ def run(ctx: Context) -> dict[str, Any]:
             kernels = PLAIN_KERNELS
             if profile.compile:
                 kernels = choose_kernels(shape, profile.torch_device, profile.torch_dtype)
+                if kernels is PLAIN_KERNELS:
+                    ctx.events.emit("plain_kernels", reason="there is no C compiler here")
             _train_shape(fleet, shape, models, checkpoints, watch, kernels)
     for m in wanted:
         if (fleet.finished(m) or {}).get("status") == "diverged":

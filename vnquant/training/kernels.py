@@ -6,6 +6,7 @@ the layers of a 4-, 5- and 6-layer model are the same code on the same shapes.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple, Protocol
@@ -20,6 +21,7 @@ from vnquant.training.optimizer import adamw_
 
 COMPILED_WIDTHS = 2
 """Distinct stack widths inside a round when compiled: each costs a compilation."""
+COMPILERS = ("cc", "gcc", "clang")
 GRAPH_WIDTHS = 4
 """The same for CUDA graphs: each costs a capture."""
 
@@ -89,7 +91,13 @@ def fused_kernels() -> Kernels:
 
 
 def choose_kernels(shape: Shape, device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The fastest kernels for a stack of this shape: fused where they can be, else compiled."""
+    """The fastest kernels for a stack of this shape: fused where they can be, else compiled.
+
+    Both need a C compiler when they run (Triton builds its launcher with it); an image without
+    one computes with the plain kernels.
+    """
+    if not any(map(shutil.which, COMPILERS)):
+        return PLAIN_KERNELS
     if device.type == "cuda" and dtype == torch.bfloat16 and find_spec("triton") is not None:
         from vnquant.stockformer.fused_layers import supports
 

@@ -21,6 +21,13 @@ WARN_AT = 0.85
 NARROW_AT = 0.93
 CPU_WIDTH_CAP = 16  # wider stacks gained nothing on a CPU (benchmarks/reports), and cost memory
 
+OUT_OF_MEMORY = (
+    "can't allocate memory",  # torch on a CPU
+    "CUDA error: out of memory",  # the driver, as for a graph
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Triton Error [CUDA]: out of memory",
+)
+
 
 class NarrowStack(Exception):
     """Memory is about to run out: save, and go on with half as many models at a time."""
@@ -117,6 +124,14 @@ def choose_width(
     return min(CPU_WIDTH_CAP, max(1, int(0.7 * free / bytes_per_model(shape, batch_size, dtype))))
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch failed to allocate, on either kind of device."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an allocation failed: torch's own, a library's, or a graph's while it was captured.
+
+    Leaving a capture that has failed raises another error, with the cause in its context.
+    """
+    while error is not None:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or any(t in text for t in OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
