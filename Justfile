@@ -26,7 +26,7 @@ test *words: check
 
 # Train on a target: just train cpu FPT VCB HPG (docs/targets.md)
 train target *symbols: controller
-    @'{{ bin }}/vnquant' train --target '{{ target }}' --symbols "${@:2}"
+    @shift; '{{ bin }}/vnquant' train --target '{{ target }}' --symbols "$@"
 
 # Build a container image: cpu, cpu-pypi, cpu-wheels, cuda or publisher (docs/images.md)
 build *words: controller

@@ -7,9 +7,8 @@
 # The package index and its certificate come from the build secrets pip.conf and ca.crt, if given.
 set -eu
 venv=$1 what=$2 wheels=${3:-}
-: "${SOURCE_DATE_EPOCH:?set it to the time of the commit}"
 umask 022
-export PYTHONHASHSEED=0
+export PYTHONHASHSEED=0 PIP_CACHE_DIR=/var/cache/pip
 if [ -s /run/secrets/pip.conf ]; then export PIP_CONFIG_FILE=/run/secrets/pip.conf; fi
 if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi
 
@@ -17,7 +16,7 @@ before=$(mktemp)
 case $what in
   *.whl) set -- --no-index "$what" ;;
   *)
-    grep -q '^[A-Za-z0-9]' "$what" || { rm -f "$before"; exit 0; }
+    grep -q '^[A-Za-z0-9]' "$what" || { rm "$before"; exit 0; }
     set -- --require-hashes --only-binary :all: -r "$what"
     if [ -n "$wheels" ]; then set -- --find-links "$wheels" "$@"; fi ;;
 esac
@@ -25,6 +24,4 @@ esac
   install --quiet --root-user-action=ignore --no-compile --no-deps "$@"
 python3.11 "$(dirname "$0")/bytecode.py" "$venv/lib" "$before"
 
-# The exporter only lowers dates that are later than the epoch; some files bring older ones.
-find "$venv" -cnewer "$before" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-rm -f "$before"
+rm "$before"

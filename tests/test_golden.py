@@ -13,8 +13,11 @@ import pytest
 import torch
 
 from vnquant.errors import DataError
-from vnquant.stockformer.files import STORAGES, load_model
+from vnquant.inference.deployed import open_deployed
+from vnquant.registry import Registry
+from vnquant.stockformer.files import STORAGES, decode, encode, load_model, save_model
 from vnquant.training.checkpoint import Checkpoints
+from vnquant.workspace import Workspace
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -40,11 +43,12 @@ def test_the_checkpoint_resumes_to_the_end(make: ModuleType, tmp_path: Path) -> 
     assert (stack.epoch, stack.inner) == (make.SAVED_AFTER, 0)
     make.train(stack, make.TRAINING.epochs)
     final = json.loads((make.CHECKPOINT / "final.txt").read_text())
-    # Another processor or torch may round differently; 19 steps of AdamW carry that on.
+    # Another processor or torch may round differently, and AdamW carries that on. Noise of 1e-6 of
+    # every weight at every step ended in 3e-6 of the weights and 4e-7 of the losses.
     found = torch.stack([row[::37] for row in stack.weights])
-    torch.testing.assert_close(found, torch.tensor(final["weights"]), atol=2e-4, rtol=0)
+    torch.testing.assert_close(found, torch.tensor(final["weights"]), atol=5e-5, rtol=0)
     history = torch.tensor([entry.history for entry in stack.ledger])
-    torch.testing.assert_close(history, torch.tensor(final["history"]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(history, torch.tensor(final["history"]), atol=1e-5, rtol=0)
 
 
 def test_the_checkpoint_was_half_way(make: ModuleType) -> None:
@@ -73,7 +77,77 @@ def test_a_model_says_the_same_as_when_it_was_saved(make: ModuleType, storage: s
     assert model.meta["storage"] == storage
     expected = json.loads((make.MODELS / "outputs.txt").read_text())[storage]
     found = torch.tensor(make.outputs(model.row))
-    torch.testing.assert_close(found, torch.tensor(expected), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, torch.tensor(expected), atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_the_models_fields_are_frozen(make: ModuleType, tmp_path: Path, storage: str) -> None:
+    meta = load_model(make.MODELS / f"{storage}.safetensors").meta
+    own = {"symbol", "member", "history"}
+    fields = {"format", "shape", "storage", "bytes", "sha256"}
+    sizes = {"features", "lookback", "horizon", "d_model", "heads", "d_ff", "layers"}
+    assert set(meta) == own | fields
+    assert set(meta["shape"]) == sizes
+    row = load_model(make.MODELS / "float32.safetensors").row
+    today = save_model(tmp_path / "AAA.m0.safetensors", make.SHAPE, row, {})
+    assert set(today) == fields
+    assert set(today["shape"]) == sizes
+
+
+def test_a_model_is_encoded_as_it_was(make: ModuleType) -> None:
+    row = load_model(make.MODELS / "float32.safetensors").row
+    for storage in STORAGES:
+        content = (make.MODELS / f"{storage}.safetensors").read_bytes()
+        assert torch.equal(
+            decode(make.SHAPE, encode(make.SHAPE, row, storage)), decode(make.SHAPE, content)
+        )
+
+
+def test_the_registry_is_whole_and_can_be_rolled_back(make: ModuleType, tmp_path: Path) -> None:
+    shutil.copytree(make.REGISTRY, tmp_path / "registry")
+    registry = Registry(tmp_path / "registry")
+    assert registry.verify() == []
+    newest, oldest = registry.sets()
+    current = registry.current()
+    assert current == newest
+    assert (newest.meta["forced"], newest.meta["force_reason"]) == (True, "golden")
+    assert (oldest.meta["forced"], oldest.meta["force_reason"]) == (False, None)
+    ready = open_deployed(Workspace(tmp_path))
+    assert ready.symbols == ["AAA"]
+    assert ready.variant == "eager"
+    assert load_model(ready.models / "AAA.m0.safetensors").meta["storage"] == "int8"
+    assert registry.rollback() == oldest.set_id
+    ready = open_deployed(Workspace(tmp_path))
+    assert load_model(ready.models / "AAA.m0.safetensors").meta["storage"] == "float32"
+    assert [e["action"] for e in registry.journal()] == ["promote", "promote", "rollback"]
+
+
+def test_the_registrys_fields_are_frozen(make: ModuleType, tmp_path: Path) -> None:
+    kept = Registry(make.REGISTRY).sets()[0]
+    source = tmp_path / "source"
+    shutil.copytree(kept.path, source)
+    (source / "set.json").unlink()
+    registry = Registry(tmp_path / "registry")
+    registry.promote(source, {"run_id": "x", "symbols": [], "inference": "eager"}, {"passed": True})
+    today = registry.sets()[0]
+    assert set(today.meta) == set(kept.meta)
+    assert today.meta["content"] == kept.meta["content"]
+    assert today.meta["files"] == kept.meta["files"]
+    pointers = [
+        json.loads((r / "current.json").read_text()) for r in (make.REGISTRY, registry.root)
+    ]
+    assert set(pointers[0]) == set(pointers[1])
+
+
+def test_one_damaged_byte_of_a_set_is_found(make: ModuleType, tmp_path: Path) -> None:
+    shutil.copytree(make.REGISTRY, tmp_path / "registry")
+    registry = Registry(tmp_path / "registry")
+    path = registry.sets()[0].path / "models" / "AAA.m0.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    (problem,) = registry.verify()
+    assert "models/AAA.m0.safetensors" in problem
 
 
 @pytest.mark.parametrize("where", [-1, 300])

