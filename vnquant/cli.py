@@ -5,6 +5,7 @@ Nothing heavy is imported at the top: ``vnquant --help`` must answer at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -176,8 +177,19 @@ def invoke(command: Callable[[], object]) -> int:
     return 0
 
 
+def spin_briefly() -> None:
+    """Let idle OpenMP threads sleep soon instead of spinning.
+
+    Read by libgomp as torch loads it. Beside another busy process the default makes every thread
+    wait for one that has no core: a training step took 2.5 s instead of 0.35 s (benchmarks/NOTES.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def main(args: Sequence[str] | None = None, group: click.Group = cli) -> None:
     """Parse and execute; ``group`` is `cli`, or the host's larger set of commands."""
+    spin_briefly()
     words = normalise(sys.argv[1:] if args is None else args)
 
     def command() -> object:
