@@ -181,7 +181,7 @@ def spin_briefly() -> None:
     """Let idle OpenMP threads sleep soon instead of spinning.
 
     Read by libgomp as torch loads it. Beside another busy process the default makes every thread
-    wait for one that has no core: a training step took 2.5 s instead of 0.35 s (benchmarks/NOTES.md).
+    wait for one that has no core: a step took 2.5 s instead of 0.35 s (benchmarks/NOTES.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
