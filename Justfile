@@ -25,25 +25,20 @@ test *words: check
     @'{{ bin }}/python' -m pytest "$@"
 
 # Train on a target: just train cpu FPT VCB HPG (docs/targets.md)
-train target *symbols: controller
+train target *symbols: setup
     @shift; '{{ bin }}/vnquant' train --target '{{ target }}' --symbols "$@"
 
 # Build a container image: cpu, cpu-pypi, cpu-wheels, cuda or publisher (docs/images.md)
-build *words: controller
+build *words: setup
     @'{{ bin }}/vnquant' image build "$@"
 
 # The tests that need a container engine or rclone; builds the small images first
-test-containers *words: controller
+test-containers *words: setup
     @'{{ bin }}/python' tools/containers.py "$@"
 
 # Build both real images (7 GB each), run the main job, compare digests; writes a dated report
-test-images *words: controller
+test-images *words: setup
     @'{{ bin }}/python' -m benchmarks.images "$@"
-
-# What only the controller needs: the extra `host`
-[private]
-controller: setup
-    @'{{ bin }}/python' -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/host.txt
 
 # Lint, types and import rules
 check: lint types imports
