@@ -32,7 +32,7 @@ def main(folder: str, stamp: str | None = None) -> None:
     found = sorted(
         str(path)
         for path in Path(folder).rglob("*.py")
-        if path.is_file() and not path.is_symlink() and path.stat().st_ctime_ns >= since
+        if path.is_file() and path.stat().st_ctime_ns >= since
     )
     with ProcessPoolExecutor() as pool:
         wrong = [text for text in pool.map(compile_one, found, chunksize=64) if text]

@@ -82,7 +82,9 @@ def lay_out(root: Path, source: Commit, into: Path) -> None:
         archive = into.with_suffix(".tar")
         run(["git", "-C", str(root), "archive", f"--output={archive}", source.sha])
         with tarfile.open(archive) as opened:
-            opened.extractall(into, filter="data")
+            # Debian 12's Python 3.11.2 is older than the filter; the archive is git's own.
+            safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            opened.extractall(into, **safely)  # type: ignore[arg-type]
         archive.unlink()
         return
     listed = run(

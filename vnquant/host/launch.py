@@ -86,10 +86,16 @@ def settle(record: Record) -> State:
     """Ask what became of a launch; if it has ended, record that and clear up."""
     target = open_target(record["target"])
     state = target.poll(record)
-    if state.status in ("exited", "lost") and "ended" not in record:
-        record |= {"ended": _now(), "exit_code": state.exit_code, "note": state.note}
-        _save(record)
-        target.remove(record)
+    if state.status not in ("exited", "lost") or "ended" in record:
+        return state
+    kept = read_json(_path(record))
+    if isinstance(kept, dict) and "ended" in kept:
+        # Another command was faster, and has cleared up already.
+        record |= kept
+        return State("exited", kept["exit_code"], kept["note"])
+    record |= {"ended": _now(), "exit_code": state.exit_code, "note": state.note}
+    _save(record)
+    target.remove(record)
     return state
 
 
@@ -161,9 +167,13 @@ def latest(run: Path) -> Record:
     return records[-1]
 
 
+def _path(record: Record) -> Path:
+    run = Path(str(record["workspace"])) / "runs" / str(record["run"])
+    return run / "launches" / f"{record['launch']}.json"
+
+
 def _save(record: Record) -> None:
-    run = Path(record["workspace"]) / "runs" / record["run"]
-    write_json(run / "launches" / f"{record['launch']}.json", record)
+    write_json(_path(record), record)
 
 
 def _now() -> str:
