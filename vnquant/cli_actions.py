@@ -47,7 +47,7 @@ def train(
             "This run has no trained models to judge yet; run without --validate-only to train."
         )
     else:
-        show_verdict(run)
+        _show_verdict(run)
 
 
 def _options(prices: Path | None, given: dict[str, Any]) -> Options:
@@ -92,11 +92,11 @@ def run(
     chosen = [s for s in ALL if "all" in stages or s in stages]
     _execute(workspace, target, chosen, _options(prices, given), quiet=quiet)
     if "evaluate" in chosen and target.stage("evaluate").done() is not None:
-        show_verdict(target)
+        _show_verdict(target)
     click.echo(str(target.path))
 
 
-def show_verdict(run: Run) -> None:
+def _show_verdict(run: Run) -> None:
     """The verdict, what became of the deployment, and the forecasts."""
     from vnquant.workspace import read_json
 

@@ -26,13 +26,17 @@ def _tail(
     return head(feed_forward(final + (a if drop is None else drop(a, 0)), p, drop), p)
 
 
+def _full(shape: Shape, name: str) -> str:
+    """The name in a row of a parameter of the last layer or the head."""
+    return name if name.startswith(("norm.", "head.")) else f"layers.{shape.layers - 1}.{name}"
+
+
 def _own(shape: Shape, half: torch.Tensor, names: Sequence[str]) -> Params:
     """Leaves of those parameters of the last layer and the head that autograd takes care of."""
     where = {p.name: p for p in shape.parameters}
-    last = f"layers.{shape.layers - 1}."
     out = {}
     for name in names:
-        p = where.get(last + name) or where[name]
+        p = where[_full(shape, name)]
         part = half[:, p.offset : p.offset + p.size].unflatten(1, p.shape)
         out[name] = part.contiguous().requires_grad_()
     return out
@@ -80,10 +84,9 @@ def gradient(
     dfinal2, *dask = torch.autograd.grad(q, [final, *ask.values()], dq)
     grad = layers.backward_last(h, dkv, dfinal + dfinal2)
     layers.embed_backward(x, layers.backward(grad))
-    last = f"layers.{shape.layers - 1}."
     for names, grads in ((TAIL, drest), (QUERY, dask)):
         for name, value in zip(names, grads, strict=True):
-            full = last + name if last + name in layers.at else name
+            full = _full(shape, name)
             place = total[:, layers.at[full] : layers.at[full] + layers.sizes[full]]
             if name.startswith("norm1."):
                 place += value.flatten(1)  # the kernel has written the part of keys and values

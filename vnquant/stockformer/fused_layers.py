@@ -25,6 +25,11 @@ class Tiles(NamedTuple):
     warps: int
     stages: int = 2
 
+    @property
+    def launch(self) -> dict[str, int]:
+        """Triton's options of a launch."""
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
 
 NORM_LINEAR = Tiles(64, 64, 8, 3)
 NORM_LINEAR_BACKWARD = Tiles(64, 64, 4, 3)
@@ -71,13 +76,8 @@ class Layers:
     def __init__(
         self, shape: Shape, rows: torch.Tensor, gradient: torch.Tensor, drop: Drop, batch: int
     ) -> None:
-        self.shape, self.rows, self.gradient, self.drop, self.batch = (
-            shape,
-            rows,
-            gradient,
-            drop,
-            batch,
-        )
+        self.shape, self.rows, self.gradient = shape, rows, gradient
+        self.drop, self.batch = drop, batch
         self.at = {p.name: p.offset for p in shape.parameters}
         self.sizes = {p.name: p.size for p in shape.parameters}
         self.tokens = batch * shape.lookback
@@ -103,15 +103,7 @@ class Layers:
     def _layer(self, i: int, h: torch.Tensor) -> torch.Tensor:
         shape, (models, tokens, d) = self.shape, h.shape
         p = self.rows.stride(0)
-        qkv = h.new_empty(models, tokens, 3 * d)
-        t = NORM_LINEAR
-        tk.norm_linear[self._grid(t.rows)](
-            *(h, self.rows, qkv, tokens, p),
-            *self._offsets(i, "norm1.gain", "norm1.bias", "qkv.weight", "qkv.bias"),
-            *(d, d, 3 * d, t.rows, min(t.columns, d)),
-            num_warps=t.warps,
-            num_stages=t.stages,
-        )
+        qkv = self._project(i, h, "qkv")
         attended = torch.empty_like(h)
         tk.attention[(models * self.batch * shape.heads,)](
             *(qkv, attended, *self._attention_sizes(d)),
@@ -125,8 +117,7 @@ class Layers:
             *self._offsets(i, "out.weight", "out.bias", "norm2.gain", "norm2.bias"),
             *self._offsets(i, "ff1.weight", "ff1.bias", "ff2.weight", "ff2.bias"),
             *(d, shape.d_ff, t.rows, t.columns),
-            num_warps=t.warps,
-            num_stages=t.stages,
+            **t.launch,
         )
         self.saved.append(_Saved(h, qkv, attended, middle))
         return y
@@ -156,8 +147,7 @@ class Layers:
             *self._offsets(i, "out.weight", "norm2.gain", "norm2.bias"),
             *self._offsets(i, "ff1.weight", "ff1.bias", "ff2.weight"),
             *(d, ff, t.rows, t.columns),
-            num_warps=t.warps,
-            num_stages=t.stages,
+            **t.launch,
         )
         self._weight(f"layers.{i}.ff2.weight", hidden, second)
         self._weight(f"layers.{i}.ff1.weight", normed, first)
@@ -172,61 +162,56 @@ class Layers:
             *(saved.qkv, attended, dqkv, *self._attention_sizes(d)),
             num_warps=ATTENTION.warps,
         )
-        t = NORM_LINEAR_BACKWARD
-        sums = self.gradient.new_empty(models, -(-tokens // t.rows), 5 * d)
-        out = torch.empty_like(grad)
-        tk.norm_linear_backward[self._grid(t.rows)](
-            *(saved.h, self.rows, dqkv, middle, out, normed, sums, tokens, p),
-            *self._offsets(i, "norm1.gain", "norm1.bias", "qkv.weight"),
-            *(d, 3 * d, t.rows, min(t.columns, d)),
-            num_warps=t.warps,
-            num_stages=t.stages,
+        return self._project_backward(i, saved.h, dqkv, middle, "qkv")
+
+    def _project(self, i: int, h: torch.Tensor, name: str) -> torch.Tensor:
+        """A layer's norm and its product ``qkv`` or ``kv``: ``[M, N, D] -> [M, N, parts * D]``."""
+        models, tokens, d = h.shape
+        t, width = NORM_LINEAR, self.sizes[f"layers.{i}.{name}.bias"]
+        out = h.new_empty(models, tokens, width)
+        tk.norm_linear[self._grid(t.rows)](
+            *(h, self.rows, out, tokens, self.rows.stride(0)),
+            *self._offsets(i, "norm1.gain", "norm1.bias", f"{name}.weight", f"{name}.bias"),
+            *(width - 2 * d, d, width, t.rows, min(t.columns, d)),
+            **t.launch,
         )
-        self._weight(f"layers.{i}.qkv.weight", normed, dqkv)
-        names = ("norm1.gain", "norm1.bias", "qkv.bias")
-        self._sums(sums, *(f"layers.{i}.{name}" for name in names))
+        return out
+
+    def _project_backward(
+        self, i: int, h: torch.Tensor, grad: torch.Tensor, skip: torch.Tensor, name: str
+    ) -> torch.Tensor:
+        """From the gradient of `_project`'s result, and what goes around it, to that of ``h``."""
+        models, tokens, d = h.shape
+        t, width = NORM_LINEAR_BACKWARD, grad.shape[2]
+        sums = self.gradient.new_empty(models, -(-tokens // t.rows), 2 * d + width)
+        out, normed = torch.empty_like(h), torch.empty_like(h)
+        tk.norm_linear_backward[self._grid(t.rows)](
+            *(h, self.rows, grad, skip, out, normed, sums, tokens, self.rows.stride(0)),
+            *self._offsets(i, "norm1.gain", "norm1.bias", f"{name}.weight"),
+            *(d, width, t.rows, min(t.columns, d)),
+            **t.launch,
+        )
+        self._weight(f"layers.{i}.{name}.weight", normed, grad)
+        self._sums(sums, *(f"layers.{i}.{n}" for n in ("norm1.gain", "norm1.bias", f"{name}.bias")))
         # Keys have no bias: see `vnquant.stockformer.model._without_keys`.
-        (at,) = self._offsets(i, "qkv.bias")
-        self.gradient[:, at + d : at + 2 * d] = 0.0
+        keys = self.at[f"layers.{i}.{name}.bias"] + width - 2 * d
+        self.gradient[:, keys : keys + d] = 0.0
         return out
 
     def forward_last(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the last layer for all tokens ``[M, N, 2 D]``, and its last tokens."""
-        models, tokens, d = h.shape
-        i, t = self.shape.layers - 1, NORM_LINEAR
-        kv = h.new_empty(models, tokens, 2 * d)
-        tk.norm_linear[self._grid(t.rows)](
-            *(h, self.rows, kv, tokens, self.rows.stride(0)),
-            *self._offsets(i, "norm1.gain", "norm1.bias", "kv.weight", "kv.bias"),
-            *(0, d, 2 * d, t.rows, min(t.columns, d)),
-            num_warps=t.warps,
-            num_stages=t.stages,
-        )
+        models, _, d = h.shape
+        kv = self._project(self.shape.layers - 1, h, "kv")
         return kv, h.view(models, self.batch, self.shape.lookback, d)[:, :, -1]
 
     def backward_last(
         self, h: torch.Tensor, dkv: torch.Tensor, dfinal: torch.Tensor
     ) -> torch.Tensor:
         """From gradients of `forward_last`'s two results to that of ``h``."""
-        models, tokens, d = h.shape
-        i, t = self.shape.layers - 1, NORM_LINEAR_BACKWARD
         skip = torch.zeros_like(h)
+        models, _, d = h.shape
         skip.view(models, self.batch, self.shape.lookback, d)[:, :, -1] = dfinal
-        sums = self.gradient.new_empty(models, -(-tokens // t.rows), 4 * d)
-        out, normed = torch.empty_like(h), torch.empty_like(h)
-        tk.norm_linear_backward[self._grid(t.rows)](
-            *(h, self.rows, dkv, skip, out, normed, sums, tokens, self.rows.stride(0)),
-            *self._offsets(i, "norm1.gain", "norm1.bias", "kv.weight"),
-            *(d, 2 * d, t.rows, min(t.columns, d)),
-            num_warps=t.warps,
-            num_stages=t.stages,
-        )
-        self._weight(f"layers.{i}.kv.weight", normed, dkv)
-        names = ("norm1.gain", "norm1.bias", "kv.bias")
-        self._sums(sums, *(f"layers.{i}.{name}" for name in names))
-        (at,) = self._offsets(i, "kv.bias")
-        self.gradient[:, at : at + d] = 0.0
-        return out
+        return self._project_backward(self.shape.layers - 1, h, dkv, skip, "kv")
 
     def attend_last(self, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
         """Attention of the last tokens ``[M, B, D]`` over their windows."""

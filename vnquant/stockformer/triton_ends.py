@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vnquant.stockformer.triton_kernels import _kept
+from vnquant.stockformer.triton_kernels import _dropping, _kept, _tile
 
 
 @triton.jit(do_not_specialize=["key_row"], do_not_specialize_on_alignment=["keys"])
@@ -18,14 +18,12 @@ def embed(
     F: tl.constexpr, WIDE: tl.constexpr, D: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """``y = drop(x @ W + b + positions)``: ``[M, N, F] -> [M, N, D]``; WIDE is F rounded up."""
-    tiles = tl.cdiv(tokens, BT)
-    m = (tl.program_id(0) // tiles).to(tl.int64)
-    r = (tl.program_id(0) % tiles) * BT + tl.arange(0, BT)
+    m, r = _tile(tokens, BT)
     d = tl.arange(0, D)
     f = tl.arange(0, WIDE)
     live = (r < tokens)[:, None]
     base = w + m * row
-    level = tl.load(levels + m)
+    key, level, scale = _dropping(keys, levels, m, key_row)
     here = tl.load(
         x + (m * tokens + r[:, None]) * F + f[None, :], mask=live & (f < F)[None, :], other=0.0
     )
@@ -34,7 +32,7 @@ def embed(
     )
     out = tl.dot(here, weight) + tl.load(base + at_bias + d).to(tl.float32)[None, :]
     out += tl.load(positions + (r % length)[:, None] * D + d[None, :])
-    out = out * _kept(r, 0, D, D, keys + m * key_row, level) * (256.0 / (256 - level))
+    out = out * _kept(r, 0, D, D, key, level) * scale
     at = y + (m * tokens + r[:, None]) * D + d[None, :]
     tl.store(at, out.to(y.dtype.element_ty), mask=live)
 
@@ -45,17 +43,24 @@ def embed_backward(
     D: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """Gradient before dropout, and ``partial[M, tiles, D]``: its sums for the bias."""
-    tiles = tl.cdiv(tokens, BT)
-    m = (tl.program_id(0) // tiles).to(tl.int64)
-    r = (tl.program_id(0) % tiles) * BT + tl.arange(0, BT)
+    m, r = _tile(tokens, BT)
     d = tl.arange(0, D)
     live = (r < tokens)[:, None]
-    level = tl.load(levels + m)
+    key, level, scale = _dropping(keys, levels, m, key_row)
     at = (m * tokens + r[:, None]) * D + d[None, :]
     g = tl.load(dy + at, mask=live, other=0.0).to(tl.float32)
-    g = g * _kept(r, 0, D, D, keys + m * key_row, level) * (256.0 / (256 - level))
+    g = g * _kept(r, 0, D, D, key, level) * scale
     tl.store(dx + at, g.to(dx.dtype.element_ty), mask=live)
     tl.store(partial + tl.program_id(0).to(tl.int64) * D + d, tl.sum(g, 0))
+
+
+@triton.jit
+def _last_weights(k, query, live, scale, H: tl.constexpr, W: tl.constexpr, BT: tl.constexpr):
+    """Attention weights ``[T, H]`` of one query for every head."""
+    s = tl.sum(tl.reshape(k * query[None, :], (BT, H, W)), 2) * scale
+    s = tl.where(live, s, float("-inf"))
+    p = tl.exp(s - tl.max(s, 0)[None, :])
+    return p / tl.sum(p, 0)[None, :]
 
 
 @triton.jit
@@ -72,10 +77,7 @@ def last_attention(
     k = tl.load(at, mask=live, other=0.0).to(tl.float32)
     v = tl.load(at + D, mask=live, other=0.0).to(tl.float32)
     query = tl.load(q + window * D + d).to(tl.float32)
-    s = tl.sum(tl.reshape(k * query[None, :], (BT, H, W)), 2) * scale
-    s = tl.where(live, s, float("-inf"))
-    p = tl.exp(s - tl.max(s, 0)[None, :])
-    p = p / tl.sum(p, 0)[None, :]
+    p = _last_weights(k, query, live, scale, H, W, BT)
     o = tl.sum(tl.reshape(v, (BT, H, W)) * p[:, :, None], 0)
     tl.store(y + window * D + d, tl.reshape(o, (D,)).to(y.dtype.element_ty))
 
@@ -95,10 +97,7 @@ def last_attention_backward(
     v = tl.load(kv + place + D, mask=live, other=0.0).to(tl.float32)
     query = tl.load(q + window * D + d).to(tl.float32)
     grad = tl.load(dy + window * D + d).to(tl.float32)
-    s = tl.sum(tl.reshape(k * query[None, :], (BT, H, W)), 2) * scale
-    s = tl.where(live, s, float("-inf"))
-    p = tl.exp(s - tl.max(s, 0)[None, :])
-    p = p / tl.sum(p, 0)[None, :]
+    p = _last_weights(k, query, live, scale, H, W, BT)
     dp = tl.sum(tl.reshape(v * grad[None, :], (BT, H, W)), 2)
     ds = p * (dp - tl.sum(p * dp, 0)[None, :]) * scale
     half = dkv.dtype.element_ty

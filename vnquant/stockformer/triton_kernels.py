@@ -24,6 +24,22 @@ MUL2 = tl.constexpr(0x735A2D97)
 
 
 @triton.jit
+def _tile(tokens: tl.constexpr, BT: tl.constexpr):
+    """This program's model, and its rows among the model's tokens (the last tile may run over)."""
+    tiles = tl.cdiv(tokens, BT)
+    m = (tl.program_id(0) // tiles).to(tl.int64)
+    return m, (tl.program_id(0) % tiles) * BT + tl.arange(0, BT)
+
+
+@triton.jit
+def _dropping(keys, levels, m, key_row):
+    """A model's dropout keys, its level, and the scale of what stays."""
+    key = keys + m * key_row
+    level = tl.load(levels + m)
+    return key, level, 256.0 / (256 - level).to(tl.float32)
+
+
+@triton.jit
 def _kept(r, first_column, width, COLUMNS: tl.constexpr, key, level):
     """``[rows, COLUMNS]``: 1 where an element stays, else 0; ``key`` points at two words.
 
@@ -50,6 +66,14 @@ def _standard(x, D: tl.constexpr):
     centred = x - (tl.sum(x, 1) / D)[:, None]
     rstd = tl.rsqrt(tl.sum(centred * centred, 1) / D + 1e-5)
     return centred * rstd[:, None], rstd
+
+
+@triton.jit
+def _affine(unit, base, at_gain, at_bias, d):
+    """A layer norm's output from its standardised input, and its gain."""
+    gain = tl.load(base + at_gain + d).to(tl.float32)
+    bias = tl.load(base + at_bias + d).to(tl.float32)
+    return unit * gain[None, :] + bias[None, :], gain
 
 
 @triton.jit
@@ -80,17 +104,14 @@ def norm_linear(
     D: tl.constexpr, OUT: tl.constexpr, BT: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """``y[M, N, OUT] = norm(h) @ W + b``; b is zero on D columns from ``zero_from`` (the keys)."""
-    tiles = tl.cdiv(tokens, BT)
-    m = (tl.program_id(0) // tiles).to(tl.int64)
-    r = (tl.program_id(0) % tiles) * BT + tl.arange(0, BT)
+    m, r = _tile(tokens, BT)
     d = tl.arange(0, D)
     live = (r < tokens)[:, None]
     base = w + m * row
     x = tl.load(h + (m * tokens + r[:, None]) * D + d[None, :], mask=live, other=0.0)
     unit, _ = _standard(x.to(tl.float32), D)
-    gain = tl.load(base + at_gain + d).to(tl.float32)
-    bias = tl.load(base + at_bias + d).to(tl.float32)
-    n = (unit * gain[None, :] + bias[None, :]).to(h.dtype.element_ty)
+    n, _ = _affine(unit, base, at_gain, at_bias, d)
+    n = n.to(h.dtype.element_ty)
     for c in range(0, OUT, BN):
         cols = c + tl.arange(0, BN)
         weight = tl.load(base + at_weight + d[:, None] * OUT + cols[None, :])
@@ -110,9 +131,7 @@ def norm_linear_backward(
 
     ``partial[M, tiles, 2 D + OUT]``: this tile's sums for the gain, the norm's bias and b.
     """
-    tiles = tl.cdiv(tokens, BT)
-    m = (tl.program_id(0) // tiles).to(tl.int64)
-    r = (tl.program_id(0) % tiles) * BT + tl.arange(0, BT)
+    m, r = _tile(tokens, BT)
     d = tl.arange(0, D)
     live = (r < tokens)[:, None]
     base = w + m * row
@@ -126,15 +145,22 @@ def norm_linear_backward(
         dn = tl.dot(g, turned, dn)
         tl.store(sums + 2 * D + cols, tl.sum(g.to(tl.float32), 0))
     unit, rstd = _standard(tl.load(h + at, mask=live, other=0.0).to(tl.float32), D)
-    gain = tl.load(base + at_gain + d).to(tl.float32)
-    bias = tl.load(base + at_bias + d).to(tl.float32)
-    n = unit * gain[None, :] + bias[None, :]
+    n, gain = _affine(unit, base, at_gain, at_bias, d)
     tl.store(normed + at, n.to(normed.dtype.element_ty), mask=live)
     out = _norm_backward(dn, unit, rstd, gain, D)
     out += tl.load(dskip + at, mask=live, other=0.0).to(tl.float32)
     tl.store(dh + at, out.to(dh.dtype.element_ty), mask=live)
     tl.store(sums + d, tl.sum(dn * unit, 0))
     tl.store(sums + D + d, tl.sum(dn, 0))
+
+
+@triton.jit
+def _attention_weights(q, k, t, length, scale):
+    """Softmax of the scaled scores; columns past the window's length get nothing."""
+    s = tl.dot(q, tl.trans(k)) * scale
+    s = tl.where((t < length)[None, :], s, float("-inf"))
+    p = tl.exp(s - tl.max(s, 1)[:, None])
+    return p / tl.sum(p, 1)[:, None]
 
 
 @triton.jit
@@ -152,10 +178,7 @@ def attention(
     q = tl.load(at, mask=live, other=0.0)
     k = tl.load(at + D, mask=live, other=0.0)
     v = tl.load(at + 2 * D, mask=live, other=0.0)
-    s = tl.dot(q, tl.trans(k)) * scale
-    s = tl.where((t < length)[None, :], s, float("-inf"))
-    p = tl.exp(s - tl.max(s, 1)[:, None])
-    p = p / tl.sum(p, 1)[:, None]
+    p = _attention_weights(q, k, t, length, scale)
     o = tl.dot(p.to(v.dtype), v)
     out = y + (window * length + t[:, None]) * D + head * W + c[None, :]
     tl.store(out, o.to(y.dtype.element_ty), mask=live)
@@ -179,10 +202,7 @@ def attention_backward(
     g = tl.load(
         dy + (window * length + t[:, None]) * D + head * W + c[None, :], mask=live, other=0.0
     )
-    s = tl.dot(q, tl.trans(k)) * scale
-    s = tl.where((t < length)[None, :], s, float("-inf"))
-    p = tl.exp(s - tl.max(s, 1)[:, None])
-    p = p / tl.sum(p, 1)[:, None]
+    p = _attention_weights(q, k, t, length, scale)
     dp = tl.dot(g, tl.trans(v))
     ds = p * (dp - tl.sum(p * dp, 1)[:, None]) * scale
     half = q.dtype
@@ -201,15 +221,11 @@ def residual_feed_forward(
     D: tl.constexpr, FF: tl.constexpr, BT: tl.constexpr, BF: tl.constexpr,
 ):  # fmt: skip
     """``middle = h + drop(o @ Wo + bo)`` and ``y = middle + drop(drop(gelu(norm @ W1)) @ W2)``."""
-    tiles = tl.cdiv(tokens, BT)
-    m = (tl.program_id(0) // tiles).to(tl.int64)
-    r = (tl.program_id(0) % tiles) * BT + tl.arange(0, BT)
+    m, r = _tile(tokens, BT)
     d = tl.arange(0, D)
     live = (r < tokens)[:, None]
     base = w + m * row
-    key = keys + m * key_row
-    level = tl.load(levels + m)
-    scale = 256.0 / (256 - level).to(tl.float32)
+    key, level, scale = _dropping(keys, levels, m, key_row)
     half = h.dtype.element_ty
     place = r[:, None] * D + d[None, :]
     at = m * tokens * D + place
@@ -221,9 +237,8 @@ def residual_feed_forward(
     tl.store(middle + at, mid, mask=live)
     mid = mid.to(tl.float32)
     unit, _ = _standard(mid, D)
-    gain = tl.load(base + at_gain + d).to(tl.float32)
-    bias = tl.load(base + at_bias + d).to(tl.float32)
-    n = (unit * gain[None, :] + bias[None, :]).to(half)
+    n, _ = _affine(unit, base, at_gain, at_bias, d)
+    n = n.to(half)
     total = tl.zeros((BT, D), tl.float32)
     for c in range(0, FF, BF):
         cols = c + tl.arange(0, BF)
@@ -249,15 +264,11 @@ def residual_feed_forward_backward(
     and the first one's output gradient; ``normed``: the first one's input.
     ``partial[M, tiles, 4 D + FF]``: this tile's sums for the gain, the norm's bias, b2, bo and b1.
     """
-    tiles = tl.cdiv(tokens, BT)
-    m = (tl.program_id(0) // tiles).to(tl.int64)
-    r = (tl.program_id(0) % tiles) * BT + tl.arange(0, BT)
+    m, r = _tile(tokens, BT)
     d = tl.arange(0, D)
     live = (r < tokens)[:, None]
     base = w + m * row
-    key = keys + m * key_row
-    level = tl.load(levels + m)
-    scale = 256.0 / (256 - level).to(tl.float32)
+    key, level, scale = _dropping(keys, levels, m, key_row)
     half = middle.dtype.element_ty
     sums = partial + tl.program_id(0).to(tl.int64) * (4 * D + FF)
     at = (m * tokens + r[:, None]) * D + d[None, :]
@@ -266,9 +277,8 @@ def residual_feed_forward_backward(
     tl.store(d2 + at, g2, mask=live)
     tl.store(sums + 2 * D + d, tl.sum(g2.to(tl.float32), 0))
     unit, rstd = _standard(tl.load(middle + at, mask=live, other=0.0).to(tl.float32), D)
-    gain = tl.load(base + at_gain + d).to(tl.float32)
-    bias = tl.load(base + at_bias + d).to(tl.float32)
-    n = (unit * gain[None, :] + bias[None, :]).to(half)
+    n, gain = _affine(unit, base, at_gain, at_bias, d)
+    n = n.to(half)
     tl.store(normed + at, n, mask=live)
     dn = tl.zeros((BT, D), tl.float32)
     for c in range(0, FF, BF):

@@ -14,15 +14,14 @@ WARM_UP = 2
 
 
 class StepGraphs:
-    """Runs ``step(width)``; after a few calls with one width, replays it from a graph."""
+    """Runs ``step(width)``; after a few calls with one width, replays it from a graph.
+
+    Where the step's tensors are replaced, it takes a new one of these: graphs hold addresses.
+    """
 
     def __init__(self, step: Callable[[int], None], *, enabled: bool) -> None:
         self._step = step
         self._enabled = enabled
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget every graph: the tensors they hold the addresses of have been replaced."""
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._calls: dict[int, int] = {}
 

@@ -21,9 +21,9 @@ from vnquant.training.optimizer import adamw_
 
 COMPILED_WIDTHS = 2
 """Distinct stack widths inside a round when compiled: each costs a compilation."""
-COMPILERS = ("cc", "gcc", "clang")
 GRAPH_WIDTHS = 4
 """The same for CUDA graphs: each costs a capture."""
+COMPILERS = ("cc", "gcc", "clang")
 
 
 class Gradient(Protocol):

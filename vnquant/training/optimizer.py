@@ -31,6 +31,40 @@ class Schedule(NamedTuple):
         return self.rate * ramp * 0.5 * (1.0 + torch.cos(math.pi * phase))
 
 
+class Step(NamedTuple):
+    """What one update multiplies each model by; all ``[M]``."""
+
+    finite: torch.Tensor
+    """bool: whether the gradient is."""
+    takes: torch.Tensor
+    """bool: whether the model moves."""
+    clip: torch.Tensor
+    """Of the gradient."""
+    size: torch.Tensor
+    """Of the update: the rate, corrected for the first moment's start at zero."""
+    scale: torch.Tensor
+    """Of the second moment's root, for the same reason."""
+
+
+def step_of(
+    norm: torch.Tensor,
+    step: torch.Tensor,
+    rate: torch.Tensor,
+    moving: torch.Tensor,
+    clip_norm: float,
+) -> Step:
+    """Factors of an update from each model's gradient norm; the other arguments as in `adamw_`."""
+    finite = torch.isfinite(norm)
+    t = (step + 1).float()
+    return Step(
+        finite=finite,
+        takes=moving & finite,
+        clip=(clip_norm / (norm + 1e-6)).clamp(max=1.0),
+        size=rate / (1.0 - BETA1**t),
+        scale=1.0 / (1.0 - BETA2**t).sqrt(),
+    )
+
+
 def adamw_(
     weights: torch.Tensor,
     first: torch.Tensor,
@@ -53,18 +87,14 @@ def adamw_(
         moving: bool ``[M]``: models that take this step.
         clip_norm: largest gradient norm of one model.
     """
-    norm = torch.linalg.vector_norm(gradient, dim=1)
-    finite = torch.isfinite(norm)
-    take = (moving & finite).unsqueeze(1)
+    by = step_of(torch.linalg.vector_norm(gradient, dim=1), step, rate, moving, clip_norm)
+    take = by.takes.unsqueeze(1)
     # Zero out rows that stay, so that neither NaN nor decay can reach them below.
-    clipped = torch.where(take, gradient * (clip_norm / (norm + 1e-6)).clamp(max=1.0)[:, None], 0.0)
-    t = (step + 1).float()
+    clipped = torch.where(take, gradient * by.clip[:, None], 0.0)
     on = take.to(weights.dtype)
     first.lerp_(clipped, on * (1.0 - BETA1))
     second.lerp_(clipped * clipped, on * (1.0 - BETA2))
-    scale = 1.0 / (1.0 - BETA2**t).sqrt()
-    size = (rate / (1.0 - BETA1**t)).unsqueeze(1) * on
-    update = first / (second.sqrt() * scale.unsqueeze(1) + EPSILON)
+    update = first / (second.sqrt() * by.scale.unsqueeze(1) + EPSILON)
     weights.mul_(1.0 - (rate.unsqueeze(1) * on) * decay)
-    weights.sub_(size * update)
-    return finite
+    weights.sub_(by.size.unsqueeze(1) * on * update)
+    return by.finite

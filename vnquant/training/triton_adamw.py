@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vnquant.training.optimizer import BETA1, BETA2, EPSILON
+from vnquant.training.optimizer import BETA1, BETA2, EPSILON, step_of
 
 BLOCK = 2048
 
@@ -63,15 +63,11 @@ def adamw_(
     partial = gradient.new_empty(models, chunks)
     grid = (models * chunks,)
     squares[grid](gradient, partial, size, gradient.stride(0), chunks, BLOCK)
-    length = partial.sum(1).sqrt()
-    finite = torch.isfinite(length)
-    on = (moving & finite).float()
-    clip = (clip_norm / (length + 1e-6)).clamp(max=1.0)
-    t = (step + 1).float()
-    scale = 1.0 / (1.0 - BETA2**t).sqrt()
+    by = step_of(partial.sum(1).sqrt(), step, rate, moving, clip_norm)
+    on = by.takes.float()
     adamw[grid](
-        *(weights, first, second, gradient, decay, clip, on, rate),
-        *(rate / (1.0 - BETA1**t) * on, scale, size, gradient.stride(0), chunks),
+        *(weights, first, second, gradient, decay, by.clip, on, rate),
+        *(by.size * on, by.scale, size, gradient.stride(0), chunks),
         *(1.0 - BETA1, 1.0 - BETA2, EPSILON, BLOCK),
     )
-    return finite
+    return by.finite
