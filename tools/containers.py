@@ -8,10 +8,11 @@ one skip with a reason. Words after it go to pytest.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
+
+from vnquant.host import image_context
 
 ROOT = Path(__file__).resolve().parent.parent
 # A script that makes a base image from Debian's packages alone, where no registry can be reached.
@@ -37,8 +38,7 @@ def base_image() -> str:
     """The base to build on: the pinned one, else one made here."""
     if named := os.environ.get("BASE_IMAGE"):
         return named
-    text = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
-    pinned = re.search(r"^ARG BASE_IMAGE=(\S+)$", text, re.M)[1]  # type: ignore[index]
+    pinned = image_context.base_image(ROOT / "docker" / "Dockerfile")
     if quiet("docker", "image", "inspect", pinned) or quiet("docker", "pull", "--quiet", pinned):
         return pinned
     if quiet("docker", "image", "inspect", LOCAL_BASE):

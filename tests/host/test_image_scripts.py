@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def script(name: str) -> ModuleType:
-    """A module of docker/, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docker" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+Script = Callable[[str], ModuleType]
 
 
 def process(proc: Path, pid: int, user: int, system: int) -> None:
@@ -32,7 +23,7 @@ def process(proc: Path, pid: int, user: int, system: int) -> None:
     (proc / str(pid) / "stat").write_text(f"{pid} (a ) b) {' '.join(fields)}\n")
 
 
-def test_processor_time_is_that_of_all_processes_but_ours(tmp_path: Path) -> None:
+def test_processor_time_is_that_of_all_processes_but_ours(script: Script, tmp_path: Path) -> None:
     health = script("health")
     ticks = os.sysconf("SC_CLK_TCK")
     process(tmp_path, 1, ticks, ticks)
@@ -43,7 +34,7 @@ def test_processor_time_is_that_of_all_processes_but_ours(tmp_path: Path) -> Non
 
 
 @pytest.fixture
-def health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def health(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = script("health")
     monkeypatch.setenv("VNQUANT_WORKSPACE", str(tmp_path))
     monkeypatch.setattr(module, "SEEN", tmp_path / "seen")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 import re
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,16 +26,6 @@ LOCKS = ROOT / "requirements" / "images"
 PIN = re.compile(
     r"^([A-Za-z0-9._-]+)==(\S+) \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", re.M
 )
-
-
-def script(name: str) -> ModuleType:
-    """A module of docker/, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docker" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def pins(name: str) -> dict[str, str]:
@@ -62,7 +52,9 @@ def test_an_image_has_the_same_releases_as_the_bare_host(variant: str) -> None:
     assert ("pandas" in shared) is (variant != "publisher")
 
 
-def test_the_cpu_locks_differ_only_in_where_torch_comes_from() -> None:
+def test_the_cpu_locks_differ_only_in_where_torch_comes_from(
+    script: Callable[[str], ModuleType],
+) -> None:
     cut = script("locks").cut
     parts = {v: cut((LOCKS / f"{v}.txt").read_text("utf-8")) for v in image_build.VARIANTS}
     trainers = ("cpu", "cpu-pypi", "cpu-wheels", "cuda")

@@ -23,16 +23,28 @@ ROOT = Path("/sys/devices")
 SLOW = 0.8
 
 
-def parse_cpus(text: str) -> set[int]:
-    """A kernel CPU list such as ``0-7,16``; what is no list is empty."""
+def cpu_list(text: str) -> set[int]:
+    """A list such as ``0-7,16``, as the kernel and Docker write it.
+
+    Raises:
+        ValueError: it is no such list.
+    """
     found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        begin, end = int(first), int(last or first)
+        if not 0 <= begin <= end:
+            raise ValueError(part)
+        found.update(range(begin, end + 1))
+    return found
+
+
+def parse_cpus(text: str) -> set[int]:
+    """`cpu_list` of a file in sysfs; what is no list is empty."""
     try:
-        for part in filter(None, text.strip().split(",")):
-            first, _, last = part.partition("-")
-            found.update(range(int(first), int(last or first) + 1))
+        return cpu_list(text)
     except ValueError:
         return set()
-    return found
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vnquant.accelerators.topology import cpu_list
 from vnquant.errors import UsageError
 
 
@@ -13,19 +14,12 @@ def parse(text: str) -> tuple[int, ...]:
     Raises:
         UsageError: it is no such list.
     """
-    numbers: set[int] = set()
     try:
-        for part in filter(None, text.strip().split(",")):
-            first, _, last = part.partition("-")
-            begin, end = int(first), int(last or first)
-            if end < begin or begin < 0:
-                raise ValueError
-            numbers.update(range(begin, end + 1))
+        return tuple(sorted(cpu_list(text)))
     except ValueError:
         raise UsageError(
             f"{text!r} is no list of CPUs", where="--cpus", fix="write it as 0-7,16"
         ) from None
-    return tuple(sorted(numbers))
 
 
 def written(cpus: Iterable[int]) -> str:

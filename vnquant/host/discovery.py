@@ -7,16 +7,18 @@ events, the registry's pointer) are published as snapshots named by their conten
 from __future__ import annotations
 
 import fcntl
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from vnquant.host.stores import Artefact, file_hash
+from vnquant.registry_files import SET
+from vnquant.stages import STAGES
+from vnquant.workspace import DONE
 
-STAGES = ("ingest", "features", "evaluate", "optimize", "deploy", "forecast")
 SNAPSHOTS = ("manifest.json", "events.jsonl")
-MARKERS = ("DONE.json", "set.json")
+MARKERS = (DONE, SET)
+HISTORY = "history"
 
 
 def artefacts(workspace: Path, run: str | None = None) -> tuple[list[Artefact], list[Artefact]]:
@@ -29,7 +31,7 @@ def artefacts(workspace: Path, run: str | None = None) -> tuple[list[Artefact], 
     for folder in sorted((workspace / "runs").glob(run or "*")):
         found += _of_run(folder)
     if run is None:
-        for done in sorted((workspace / "registry" / "sets").glob("*/set.json")):
+        for done in sorted((workspace / "registry" / "sets").glob(f"*/{SET}")):
             found += _files(done.parent)
     everything = [Artefact(p.relative_to(workspace).as_posix(), p) for p in found]
     markers = [a for a in everything if a.path.name in MARKERS]
@@ -40,17 +42,17 @@ def artefacts(workspace: Path, run: str | None = None) -> tuple[list[Artefact], 
 def _of_run(run: Path) -> Iterator[Path]:
     if (run / "spec.json").exists():
         yield run / "spec.json"
-    for stage in STAGES:
-        if (run / stage / "DONE.json").exists():
-            yield from _files(run / stage)
-    train = run / "train"
+    train = run / "train"  # publishes what it has finished before it is done itself
+    for stage in (run / name for name in STAGES):
+        if stage != train and (stage / DONE).exists():
+            yield from _files(stage)
     # The JSON is written last: where it is, the tensors are whole.
     for done in sorted([*train.glob("models/*.json"), *train.glob("checkpoints/*.json")]):
         tensors = done.with_suffix(".safetensors")
         if tensors.exists():
             yield tensors
         yield done
-    if (train / "DONE.json").exists():
+    if (train / DONE).exists():
         yield from (p for p in train.glob("*.json") if not p.name.startswith("."))
 
 
@@ -83,21 +85,14 @@ def snapshots(workspace: Path, run: str | None, into: Path) -> list[Artefact]:
         copy.write_bytes(content)
         digest = file_hash(copy)[:12]
         kept = copy.rename(into / f"{source.stem}-{digest}{source.suffix}")
-        folder = source.parent.relative_to(workspace) / "history"
+        folder = source.parent.relative_to(workspace) / HISTORY
         found.append(Artefact(f"{folder.as_posix()}/{kept.name}", kept))
     return found
 
 
-def run_is_over(run: Path) -> bool:
-    """Whether every launch of a run has ended, as far as its records know."""
-    records = []
-    for path in (run / "launches").glob("*.json"):
-        try:
-            records.append(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            return False
-    launches = [r for r in records if isinstance(r, dict) and "launch" in r]
-    return bool(launches) and all("ended" in r for r in launches)
+def is_snapshot(name: str) -> bool:
+    """Whether a published name is that of a copy from `snapshots`."""
+    return f"/{HISTORY}/" in name
 
 
 def at_work(workspace: Path, idle: float) -> bool:

@@ -11,7 +11,6 @@ import contextlib
 import datetime as dt
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import threading
@@ -80,8 +79,8 @@ class Publisher:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             yield
 
-    def recall(self) -> None:
-        """Believe the local list only where the store has a receipt.
+    def recall(self) -> dict[str, Receipt]:
+        """Believe the local list only where the store has a receipt; returns all receipts.
 
         Raises:
             RetryableError: the store does not answer.
@@ -94,6 +93,7 @@ class Publisher:
             for name, entry in known.items()
             if name in receipts and receipts[name].sha256 == entry[2]
         }
+        return receipts
 
     def backlog(self) -> tuple[list[Artefact], list[Artefact]]:
         """What is finished and not acknowledged: files, and the markers after them."""
@@ -106,7 +106,7 @@ class Publisher:
         entry = self._acknowledged.get(artefact.name)
         if entry is None:
             return True
-        if "/history/" in artefact.name:
+        if discovery.is_snapshot(artefact.name):
             return False  # named by its content
         try:
             return entry[:2] != _stamp(artefact.path)
@@ -211,10 +211,11 @@ class Publisher:
                 self._worked = time.monotonic()
             return time.monotonic() - self._worked > self._idle
         path = self.workspace / "runs" / self.run
-        for record in launches(path):
+        records = launches(path)
+        for record in records:
             if "ended" not in record:
                 settle(record)
-        return discovery.run_is_over(path)
+        return bool(records) and all("ended" in record for record in records)
 
     def stop(self) -> None:
         """Make `watch` return after the batches that are under way."""
@@ -259,8 +260,3 @@ def split(artefacts: Sequence[Artefact]) -> list[list[Artefact]]:
         batches[-1].append(artefact)
         size += own
     return batches
-
-
-def to_line(receipt: Receipt) -> str:
-    """A receipt as one JSON line."""
-    return json.dumps(vars(receipt), sort_keys=True)

@@ -111,14 +111,14 @@ class RcloneStore:
         name = uuid.uuid4().hex
         with tempfile.TemporaryDirectory(dir=_made(self._cache / "outbox")) as folder:
             outbox = Path(folder)
-            wanted = self._collect(batch, outbox)
+            wanted, told = self._collect(batch, outbox)
             taken = self._sizes({r.name for r in wanted} | {_beside(r) for r in wanted})
-            plan = self._placed(wanted, taken)
+            plan = self._placed(wanted, taken, told)
             new = [r for r in plan if r.stored not in taken]
             for receipt in new:
                 self._rename(outbox, receipt)
             if new:
-                self._upload(name, outbox, new)
+                self._upload(name, outbox, new, told)
             content = stores.to_json(plan)
             receipt_name = f"{RECEIPTS}/{name}.json"
             self._rclone("rcat", self._path(receipt_name), input=content)
@@ -126,9 +126,15 @@ class RcloneStore:
                 raise RetryableError("the receipt arrived damaged", where=self.address)
         return plan
 
-    def _collect(self, batch: Sequence[Artefact], outbox: Path) -> list[Receipt]:
-        """Link every file into the outbox: whoever prunes the original cannot cut it short."""
-        wanted = []
+    def _collect(
+        self, batch: Sequence[Artefact], outbox: Path
+    ) -> tuple[list[Receipt], dict[str, str]]:
+        """Link every file into the outbox: whoever prunes the original cannot cut it short.
+
+        Returns:
+            Receipts to come, and by name the hash that the remote should tell.
+        """
+        wanted, told = [], {}
         for artefact in batch:
             name = stores.checked_name(artefact.name)
             here = outbox / name
@@ -140,7 +146,9 @@ class RcloneStore:
             sha256 = stores.file_hash(here)
             size = here.stat().st_size
             wanted.append(Receipt(name, name, size, sha256, self._verified_by, stores.now()))
-        return wanted
+            own = self._hash or "sha256"
+            told[name] = sha256 if own == "sha256" else stores.file_hash(here, own)
+        return wanted, told
 
     def _sizes(self, names: set[str]) -> dict[str, int]:
         """Which of these names the remote has, with sizes."""
@@ -156,16 +164,18 @@ class RcloneStore:
         prefix = f"{common}/" if common else ""
         return {prefix + r["Path"]: int(r["Size"]) for r in rows if prefix + r["Path"] in names}
 
-    def _placed(self, wanted: Sequence[Receipt], taken: dict[str, int]) -> list[Receipt]:
+    def _placed(
+        self, wanted: Sequence[Receipt], taken: dict[str, int], told: dict[str, str]
+    ) -> list[Receipt]:
         """Receipts with their final places: under their names, unless other bytes are there."""
         same = [r for r in wanted if taken.get(r.name) == r.size]
-        other = set(self._differing("", same)) | {
+        other = set(self._differing("", same, told)) | {
             r.name for r in wanted if taken.get(r.name, r.size) != r.size
         }
         plan = [replace(r, stored=_beside(r)) if r.name in other else r for r in wanted]
         # Names beside carry the hash, so what is there is either the same or a damaged copy.
         again = [r for r in plan if r.stored != r.name and r.stored in taken]
-        if wrong := self._differing("", again):
+        if wrong := self._differing("", again, told):
             raise DataError(f"{wrong[0]} holds damaged bytes", where=self.address)
         return plan
 
@@ -173,7 +183,9 @@ class RcloneStore:
         if receipt.stored != receipt.name:
             (outbox / receipt.name).rename(outbox / receipt.stored)
 
-    def _upload(self, name: str, outbox: Path, new: Sequence[Receipt]) -> None:
+    def _upload(
+        self, name: str, outbox: Path, new: Sequence[Receipt], told: dict[str, str]
+    ) -> None:
         size = sum(r.size for r in new)
         incoming = f"{INCOMING}/{name}"
         listed = "".join(f"{r.stored}\n" for r in new).encode()
@@ -182,22 +194,21 @@ class RcloneStore:
         self._rclone(
             *("copy", str(outbox), self._path(incoming), *files, *fresh), size=size, input=listed
         )
-        self._verify(incoming, new)
-        # Folder by folder: rclone refuses to move into a folder that holds the source.
-        for top in sorted({PurePosixPath(r.stored).parts[0] for r in new}):
-            verb = "moveto" if any(r.stored == top for r in new) else "move"
-            self._rclone(verb, self._path(incoming, top), self._path(top), "--immutable", size=size)
-
-    def _verify(self, folder: str, receipts: Sequence[Receipt]) -> None:
-        if wrong := self._differing(folder, receipts):
+        if wrong := self._differing(incoming, new, told):
             raise RetryableError(
                 f"{len(wrong)} files arrived damaged, {wrong[0]} among them",
                 where=self.address,
                 fix="they are sent again",
             )
+        # Folder by folder: rclone refuses to move into a folder that holds the source.
+        for top in sorted({PurePosixPath(r.stored).parts[0] for r in new}):
+            verb = "moveto" if any(r.stored == top for r in new) else "move"
+            self._rclone(verb, self._path(incoming, top), self._path(top), "--immutable", size=size)
 
-    def _differing(self, folder: str, receipts: Sequence[Receipt]) -> list[str]:
-        """Names whose bytes on the remote are not those of the receipt."""
+    def _differing(
+        self, folder: str, receipts: Sequence[Receipt], told: dict[str, str]
+    ) -> list[str]:
+        """Where the remote's bytes have another hash than they should."""
         if not receipts:
             return []
         own = self._hash
@@ -214,21 +225,7 @@ class RcloneStore:
         for line in text.splitlines():
             value, _, path = line.partition("  ")
             there[path] = value.strip().lower()
-        wrong = []
-        for receipt in receipts:
-            # Our own digest is sha256; for another kind the outbox still has the bytes.
-            expected = receipt.sha256 if own in (None, "sha256") else self._local(receipt, own)
-            if there.get(receipt.stored) != expected:
-                wrong.append(receipt.stored)
-        return wrong
-
-    def _local(self, receipt: Receipt, algorithm: str) -> str:
-        outboxes = sorted((self._cache / "outbox").glob(f"*/{receipt.stored}"))
-        outboxes += sorted((self._cache / "outbox").glob(f"*/{receipt.name}"))
-        for path in outboxes:
-            if stores.file_hash(path) == receipt.sha256:
-                return stores.file_hash(path, algorithm)
-        raise RetryableError(f"{receipt.name} has gone from the outbox", where=self.address)
+        return [r.stored for r in receipts if there.get(r.stored) != told[r.name]]
 
     def receipts(self) -> dict[str, Receipt]:
         """Receipts never change, so only new ones are downloaded."""
