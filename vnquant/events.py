@@ -1,7 +1,8 @@
 """Progress as JSON lines: one event, one line, appended to the run's ``events.jsonl``.
 
 The file is the record; a listener (the terminal's progress bar, plain lines in a log) is only a
-view of it. Losing the view never loses the run.
+view of it. Losing the view never loses the run. Ticks of progress are not part of the record: the
+last one is kept beside it, in ``progress.json``, for somebody who looks from outside.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
+TICK = 1.0
+"""Seconds between two writes of ``progress.json``."""
 
 
 class Events:
@@ -28,6 +33,8 @@ class Events:
     def __init__(self, path: Path | None = None, listener: Listener | None = None) -> None:
         self._path = path
         self._listener = listener
+        self._ticked = -TICK
+        self._first: dict[str, tuple[float, float]] = {}
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Record one event. Times are UTC, ISO 8601."""
@@ -42,10 +49,33 @@ class Events:
 
     def progress(self, stage: str, done: float, total: float, note: str = "") -> None:
         """A tick for the progress bar; shown, not recorded."""
+        self._keep(stage, done, total, note)
         if self._listener is not None:
             self._listener(
                 {"event": "progress", "stage": stage, "done": done, "total": total, "note": note}
             )
+
+    def _keep(self, stage: str, done: float, total: float, note: str) -> None:
+        now = time.time()
+        # Work restored from a checkpoint took no time here, so the rate counts from it.
+        began, first = self._first.setdefault(stage, (now, done))
+        if self._path is None or now - self._ticked < TICK:
+            return
+        self._ticked = now
+        rate = (done - first) / (now - began) if now > began else 0.0
+        tick = {
+            "stage": stage,
+            "done": done,
+            "total": total,
+            "note": note,
+            "time": now,
+            "seconds_left": (total - done) / rate if rate > 0 else None,
+        }
+        target = self._path.with_name("progress.json")
+        aside = target.with_name(f".{target.name}.part")
+        with contextlib.suppress(OSError):
+            aside.write_text(json.dumps(tick) + "\n", encoding="utf-8")
+            os.replace(aside, target)
 
 
 def read_events(path: Path) -> list[Event]:

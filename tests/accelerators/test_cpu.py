@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,21 +74,47 @@ def test_ipex_must_earn_its_place(
 ) -> None:
     monkeypatch.setattr(ipex.importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(ipex.importlib, "import_module", lambda _: types.ModuleType("x"))
-    steps = [(torch.ones(3), 1.0), (torch.ones(3) * (1.0 if same else 1.1), 1.0 / gain)]
-    monkeypatch.setattr(ipex, "_step", lambda: steps.pop(0))
+    monkeypatch.setattr(ipex, "measure", lambda: {"same": same, "gain": gain})
     found = ipex.decide("auto")
     assert found[0] is used
     assert why in found[1]
 
 
-def test_ipex_for_another_torch_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_name: str) -> None:
-        raise ImportError("undefined symbol: _ZN5torch")
+def pretend_installed(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """A module in the place of IPEX, for this process and its children."""
+    (folder / f"{ipex.MODULE}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
 
-    monkeypatch.setattr(ipex.importlib.util, "find_spec", lambda _: True)
-    monkeypatch.setattr(ipex.importlib, "import_module", broken)
-    used, why = ipex.decide("auto")
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("import torch; was = torch.bmm; torch.bmm = lambda a, b: was(a, b) * 1.1", "changes"),
+        (
+            "import time, torch; was = torch.bmm\n"
+            "def slow(a, b): time.sleep(0.05); return was(a, b)\ntorch.bmm = slow",
+            "no gain",
+        ),
+        ("raise ImportError('undefined symbol: _ZN5torch')", "undefined symbol"),
+        ("import os; os.abort()", "exit code -6"),
+    ],
+)
+def test_a_refusal_leaves_this_process_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, why: str
+) -> None:
+    pretend_installed(tmp_path, monkeypatch, code)
+    before = torch.bmm
+    used, reason = ipex.decide("auto")
     assert not used
-    assert "undefined symbol" in why
-    with pytest.raises(UsageError, match="cannot be loaded"):
+    assert why in reason
+    assert ipex.MODULE not in sys.modules
+    assert torch.bmm is before
+
+
+def test_ipex_for_another_torch_is_an_error_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_installed(tmp_path, monkeypatch, "raise ImportError('undefined symbol: _ZN5torch')")
+    with pytest.raises(UsageError, match="undefined symbol"):
         ipex.decide("on")

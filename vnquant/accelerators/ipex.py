@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import subprocess
+import sys
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,10 +25,11 @@ IpexChoice = Literal["auto", "on", "off"]
 MODULE = "intel_extension_for_pytorch"
 GAIN = 1.05
 """How much faster a step must be to be worth a second library."""
+LIMIT_SECONDS = 120
 
 
 def decide(choice: IpexChoice) -> tuple[bool, str]:
-    """Whether IPEX is on, and why; with ``auto`` after a measured check of about a second.
+    """Whether IPEX is on, and why; with ``auto`` after a measured check of a few seconds.
 
     Raises:
         UsageError: it was asked for and cannot be used.
@@ -40,26 +44,57 @@ def decide(choice: IpexChoice) -> tuple[bool, str]:
                 fix="use the CPU image, or --ipex auto",
             )
         return False, "not installed"
-    before, plain = _step()
+    found = measure()
+    if choice == "auto":
+        if "error" in found:
+            return False, f"cannot be used ({found['error']})"
+        if not found["same"]:
+            return False, "it changes the results"
+        if found["gain"] < GAIN:
+            return False, f"no gain: {found['gain']:.2f}x, less than {GAIN:.2f}x"
+    elif "error" in found:
+        raise UsageError(
+            f"cannot be used ({found['error']})", where="--ipex on", fix="use --ipex auto"
+        )
+    elif not found["same"]:
+        raise UsageError("changes the results", where="--ipex on", fix="use --ipex off")
+    importlib.import_module(MODULE)
+    asked = "asked for; " if choice == "on" else ""
+    return True, f"{asked}measured gain {found['gain']:.2f}x"
+
+
+def measure() -> dict[str, Any]:
+    """What loading IPEX does to a step: ``same`` and ``gain``, or an ``error``.
+
+    In a process of its own, because loading cannot be undone and may crash: a refusal must leave
+    this process as it was. The child inherits our affinity.
+    """
+    code = f"import json; from {__name__} import trial; print(json.dumps(trial({{threads}})))"
     try:
-        importlib.import_module(MODULE)
-    except Exception as error:  # a binary for another torch fails in many ways
-        if choice == "on":
-            raise UsageError(
-                f"cannot be loaded ({error})", where="--ipex on", fix="use --ipex auto"
-            ) from error
-        return False, f"cannot be loaded ({str(error)[:120].splitlines()[0]})"
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(threads=torch.get_num_threads())],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"the check took more than {LIMIT_SECONDS} s"}
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        return {"error": f"exit code {done.returncode}: {said[-1][:120] if said else 'silent'}"}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def trial(threads: int) -> dict[str, Any]:
+    """Load IPEX into this process and compare; see `measure`."""
+    torch.set_num_threads(threads)
+    before, plain = _step()
+    importlib.import_module(MODULE)
     after, fast = _step()
-    if not torch.allclose(before, after, rtol=1e-4, atol=1e-5):
-        if choice == "on":
-            raise UsageError("changes the results", where="--ipex on", fix="use --ipex off")
-        return False, "it changes the results"
-    gain = plain / fast
-    if choice == "on":
-        return True, f"asked for; measured gain {gain:.2f}x"
-    if gain < GAIN:
-        return False, f"no gain: {gain:.2f}x, less than {GAIN:.2f}x"
-    return True, f"measured gain {gain:.2f}x"
+    same = torch.allclose(before, after, rtol=1e-4, atol=1e-5)
+    return {"same": same, "gain": plain / fast}
 
 
 def _step() -> tuple[torch.Tensor, float]:

@@ -31,8 +31,8 @@ def cpu_list(text: str) -> set[int]:
     """
     found: set[int] = set()
     for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
-        begin, end = int(first), int(last or first)
+        first, dash, last = part.partition("-")
+        begin, end = int(first), int(last if dash else first)
         if not 0 <= begin <= end:
             raise ValueError(part)
         found.update(range(begin, end + 1))

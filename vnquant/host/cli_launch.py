@@ -20,7 +20,7 @@ LAUNCHING = (
         help="Where to run: a process of its own, or a container. Default: this process.",
     ),
     click.Option(["--image"], help="Container image instead of the target's own."),
-    click.Option(["--cpus"], metavar="LIST", help="Logical CPUs to use there, as 0-7,16."),
+    click.Option(["--cpuset"], metavar="LIST", help="Logical CPUs it may use, as 0-7,16."),
     click.Option(["--memory"], type=opt.Bytes(), help="Memory that it may use, e.g. 8GB."),
     click.Option(["--grace"], type=click.FloatRange(1), default=60.0, show_default=True,
                  help="Seconds to save in, when stopped."),
@@ -62,11 +62,14 @@ def status(workspace: str, as_json: bool) -> None:
 
     from vnquant.host import status as st
 
-    rows = st.runs(Path(workspace).expanduser().resolve())
+    folder = Path(workspace).expanduser().resolve()
+    rows = st.runs(folder)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
-    else:
-        click.echo(st.to_text(rows) if rows else "No runs yet.")
+        return
+    click.echo(st.to_text(rows) if rows else "No runs yet.\n", nl=False)
+    if line := st.publisher(folder):
+        click.echo(line)
 
 
 @click.command()
@@ -99,11 +102,18 @@ def stop(workspace: str, run: str, grace: float) -> None:
 
 @click.command()
 @opt.workspace
-def doctor(workspace: str) -> None:
-    """Look over this machine and say what is missing for what."""
+@click.option("--remote", envvar="RCLONE_REMOTE", help="Also look whether this remote answers.")
+def doctor(workspace: str, remote: str | None) -> int:
+    """Look over this machine: what is missing, for what, and what to do.
+
+    Exit code 3 if something is in the way of every run.
+    """
+    from vnquant.errors import DATA, OK
     from vnquant.host.doctor import examine
 
-    show(examine(Path(workspace).expanduser().resolve()))
+    findings = examine(Path(workspace).expanduser().resolve(), remote)
+    show(findings)
+    return OK if all(f.ok for f in findings) else DATA
 
 
 def show(findings: Iterable[Any]) -> None:

@@ -44,7 +44,7 @@ def _publisher(workspace: str, address: str | None, run: str | None) -> Publishe
     metavar="SECONDS",
     help="With --watch: leave when nothing has worked on any run for so long and all is saved.",
 )
-@click.option("--cpus", metavar="LIST", help="Logical CPUs to use, as 16-27.")
+@click.option("--cpuset", metavar="LIST", help="Logical CPUs to use, as 16-27.")
 @click.option("--interval", type=click.FloatRange(0.1), default=5.0, hidden=True)
 def publish(
     workspace: str,
@@ -52,7 +52,7 @@ def publish(
     run: str | None,
     watch: bool,
     idle: float | None,
-    cpus: str | None,
+    cpuset: str | None,
     interval: float,
 ) -> None:
     """Publish finished artefacts, verified, and nothing twice."""
@@ -66,24 +66,26 @@ def publish(
         _say("no remote is set (RCLONE_REMOTE): nothing is published")
         return
     publisher = _publisher(workspace, remote, run)
-    if cpus:
-        os.sched_setaffinity(0, set(parse(cpus)) & os.sched_getaffinity(0))
-    with publisher.alone():
-        if not watch:
+    if cpuset:
+        os.sched_setaffinity(0, set(parse(cpuset)) & os.sched_getaffinity(0))
+    if not watch:
+        with publisher.alone():
             saved = publisher.drain()
-            _say(f"saved {len(saved)} files; everything finished is on {publisher.store.address}")
-            return
-        stopped = []
+        _say(f"saved {len(saved)} files; everything finished is on {publisher.store.address}")
+        return
+    stopped = []
 
-        def leave(signum: int, _frame: Any) -> None:
-            stopped.append(signum)
-            publisher.stop()
+    def leave(signum: int, _frame: Any) -> None:
+        stopped.append(signum)
+        publisher.stop()
 
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, leave)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, leave)
+    # Beside other runs: each has a publisher, and one of them at a time is at work.
+    with publisher.alone(patient=run is not None):
         publisher.watch(interval, idle)
-        if stopped:
-            sys.exit(TERMINATED)
+    if stopped:
+        sys.exit(TERMINATED)
 
 
 @click.group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from vnquant.accelerators.topology import cpu_list
@@ -18,7 +19,7 @@ def parse(text: str) -> tuple[int, ...]:
         return tuple(sorted(cpu_list(text)))
     except ValueError:
         raise UsageError(
-            f"{text!r} is no list of CPUs", where="--cpus", fix="write it as 0-7,16"
+            f"{text!r} is no list of CPUs", where="--cpuset", fix="write it as 0-7,16"
         ) from None
 
 
@@ -32,3 +33,8 @@ def written(cpus: Iterable[int]) -> str:
             run = []
         run.append(cpu)
     return ",".join(parts)
+
+
+def usable(cpus: Iterable[int]) -> set[int]:
+    """Those of them that this machine has; an engine refuses a list with any other."""
+    return set(cpus) & set(range(os.cpu_count() or 1))

@@ -14,7 +14,7 @@ from pathlib import Path
 from vnquant.host.stores import Artefact, file_hash
 from vnquant.registry_files import SET
 from vnquant.stages import STAGES
-from vnquant.workspace import DONE
+from vnquant.workspace import DONE, read_json
 
 SNAPSHOTS = ("manifest.json", "events.jsonl")
 MARKERS = (DONE, SET)
@@ -25,13 +25,13 @@ def artefacts(workspace: Path, run: str | None = None) -> tuple[list[Artefact], 
     """Files to publish, and the markers that come after them.
 
     Args:
-        run: only this run; None: every run, and the registry.
+        run: only this run and the sets deployed from it; None: everything.
     """
     found: list[Path] = []
     for folder in sorted((workspace / "runs").glob(run or "*")):
         found += _of_run(folder)
-    if run is None:
-        for done in sorted((workspace / "registry" / "sets").glob(f"*/{SET}")):
+    for done in sorted((workspace / "registry" / "sets").glob(f"*/{SET}")):
+        if run is None or (read_json(done) or {}).get("run_id") == run:
             found += _files(done.parent)
     everything = [Artefact(p.relative_to(workspace).as_posix(), p) for p in found]
     markers = [a for a in everything if a.path.name in MARKERS]

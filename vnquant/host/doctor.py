@@ -6,38 +6,66 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
 
 from vnquant.accelerators.topology import read
 from vnquant.errors import VnquantError
-from vnquant.host import images, process
+from vnquant.host import images, process, publishing
 from vnquant.host.findings import Finding
 from vnquant.host.image_engine import client
+from vnquant.host.launch import LEAST_DISK, LEAST_MEMORY
 from vnquant.host.targets.container import ROWS, gpu_finding
 
-ENGINE, BUILDX, COMPOSE, RCLONE = (25, 0), (0, 13), (2, 20), (1, 60)
+ENGINE, CLIENT, BUILDX, COMPOSE, RCLONE = (25, 0), (25, 0), (0, 13), (2, 20), (1, 60)
 
 
-def examine(workspace: Path) -> list[Finding]:
-    """Every finding, in the order in which one would mend things."""
+def examine(workspace: Path, remote: str | None = None) -> list[Finding]:
+    """Every finding, in the order in which one would mend things.
+
+    What is in the way of every run is an error; what only some target needs is a warning.
+    """
     cores = f"{read().describe()}, {os.cpu_count()} logical CPUs"
     found = [Finding("ok", f"Python {sys.version.split()[0]}, {cores}")]
     memory = psutil.virtual_memory()
-    what = f"{memory.available / 1e9:.0f} of {memory.total / 1e9:.0f} GB of memory are free"
-    found.append(_judged(memory.available > 4e9, what, "close other programs before training"))
-    folder = next(p for p in (workspace, *workspace.parents) if p.exists())
-    free = shutil.disk_usage(folder).free
-    what = f"{free / 1e9:.0f} GB are free for {workspace}"
-    found.append(_judged(free > 10e9, what, "free 10 GB, or choose another --workspace"))
+    what = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB of memory are free"
+    found.append(_enough(memory.available, LEAST_MEMORY, 4e9, what, "close other programs"))
+    found += _folder(workspace)
     found += _engine()
     for name, words, least in (
+        ("docker", ["docker", "version", "--format", "{{.Client.Version}}"], CLIENT),
         ("docker buildx", ["docker", "buildx", "version"], BUILDX),
         ("docker compose", ["docker", "compose", "version", "--short"], COMPOSE),
         ("rclone", ["rclone", "version"], RCLONE),
     ):
         found.append(_program(name, words, least))
+    if remote:
+        found += publishing.preflight(workspace, remote)
+    return found
+
+
+def _enough(free: float, least: float, good: float, what: str, fix: str) -> Finding:
+    """An error below what every run needs, a warning below what most runs need."""
+    if free < least:
+        return Finding("error", what, fix)
+    return Finding("ok", what) if free >= good else Finding("warning", what, fix)
+
+
+def _folder(workspace: Path) -> list[Finding]:
+    """Whether the workspace, or the folder that it would be made in, can be written."""
+    folder = next(p for p in (workspace, *workspace.parents) if p.exists())
+    free = shutil.disk_usage(folder).free
+    what = f"{free / 1e9:.1f} GB are free for {workspace}"
+    fix = "free 10 GB, or choose another --workspace"
+    found = [_enough(free, LEAST_DISK, 10e9, what, fix)]
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        what = f"{folder} cannot be written ({error.strerror})"
+        found.append(Finding("error", what, "choose another --workspace"))
     return found
 
 

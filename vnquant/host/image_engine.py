@@ -7,8 +7,11 @@ from typing import Any
 from vnquant.errors import RetryableError, UsageError
 
 
-def client() -> Any:
+def client(timeout: float | None = None) -> Any:
     """A client of the local container engine.
+
+    Args:
+        timeout: seconds to wait for an answer; None: the SDK's own minute.
 
     Raises:
         UsageError: the extra ``host`` is not installed.
@@ -22,7 +25,7 @@ def client() -> Any:
             "the docker SDK is not installed", fix="install it: pip install 'vnquant[host]'"
         ) from None
     try:
-        return docker.from_env()
+        return docker.from_env(timeout=timeout) if timeout else docker.from_env()
     except docker.errors.DockerException as error:
         raise RetryableError(
             f"no container engine answers ({error})",

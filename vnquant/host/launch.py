@@ -5,26 +5,29 @@ Every launch is a record in its run's folder, written before anything starts::
     runs/<run id>/launches/<launch>.json    target, time, exit code, image digest; no secrets
 
 So a controller that is killed loses nothing: the run goes on, and the next command finds it.
+Several programs may look after one launch (controller, publisher, ``vnquant status``): the first
+that sees its end records it, and from then on the record counts more than what the provider knows.
 """
 
 from __future__ import annotations
 
-import datetime as dt
+import contextlib
 import os
 import platform
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
 from vnquant.errors import RETRY, RetryableError
+from vnquant.host.cpus import parse, usable
 from vnquant.host.findings import Finding
+from vnquant.host.records import launches, now, refreshed, save
 from vnquant.host.targets import LaunchSpec, Record, State, Target, open_target
-from vnquant.workspace import read_json, write_json
 
 Say = Callable[[str], None]
 LEAST_DISK = 2_000_000_000
@@ -32,6 +35,28 @@ LEAST_MEMORY = 1_500_000_000
 POLL = 0.5
 PATIENCE = 30.0
 """Seconds of silence from a provider after which the user is told."""
+BACKOFF = 5.0
+"""Seconds before the first new start; three times as long before each further one."""
+KILLED = (137, 143, 255)
+"""Exit codes of a container that its engine took along when it stopped."""
+
+
+class Wish:
+    """How often somebody has asked a launch to end. Signal handlers call `ask`."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self._asked = threading.Event()
+
+    def ask(self, *_: object) -> None:
+        self.times += 1
+        self._asked.set()
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep, but not through a wish; returns whether there is one."""
+        self._asked.wait(seconds)
+        self._asked.clear()
+        return self.times > 0
 
 
 def preflight(launch: LaunchSpec) -> list[Finding]:
@@ -48,6 +73,9 @@ def preflight(launch: LaunchSpec) -> list[Finding]:
     if memory.available < LEAST_MEMORY:
         what = f"{memory.available / 1e9:.1f} GB of memory are free"
         found.append(Finding("error", what, "close other programs"))
+    if launch.cpuset is not None and not usable(parse(launch.cpuset)):
+        what = f"this machine has none of the CPUs {launch.cpuset}"
+        found.append(Finding("error", what, f"--cpuset takes 0 to {(os.cpu_count() or 1) - 1}"))
     for record in launches(launch.run):
         if "ended" not in record and settle(record).status == "running":
             what = f"this run is at work already (launch {record['launch']})"
@@ -69,86 +97,144 @@ def begin(launch: LaunchSpec, *, attempt: int = 1) -> Record:
         "workspace": str(launch.workspace),
         "spec": launch.model_dump(mode="json"),
         "attempt": attempt,
-        "started": _now(),
+        "started": now(),
         "host": {"name": platform.node(), "system": platform.platform(), "cpus": os.cpu_count()},
     }
-    _save(record)
+    save(record)
     try:
         record |= open_target(launch.target).start(launch, record)
     except Exception as error:
-        _save({**record, "ended": _now(), "exit_code": None, "note": str(error)})
+        save({**record, "ended": now(), "exit_code": None, "note": str(error)})
         raise
-    _save(record)
+    save(record)
     return record
 
 
-def settle(record: Record) -> State:
+def poll(record: Record, target: Target) -> State:
+    """What a launch is doing; an end that anybody has recorded is final."""
+    if "ended" not in record:
+        state = target.poll(record)
+        # Whoever recorded the end may have removed the container too: then it only looks lost.
+        if state.status in ("running", "unknown") or "ended" not in refreshed(record):
+            return state
+    code = record.get("exit_code")
+    return State("lost" if code is None else "exited", code, str(record.get("note") or ""))
+
+
+def settle(record: Record, state: State | None = None) -> State:
     """Ask what became of a launch; if it has ended, record that and clear up."""
     target = open_target(record["target"])
-    state = target.poll(record)
-    if state.status not in ("exited", "lost") or "ended" in record:
+    state = state or poll(record, target)
+    if state.status not in ("exited", "lost"):
         return state
-    kept = read_json(_path(record))
-    if isinstance(kept, dict) and "ended" in kept:
-        # Another command was faster, and has cleared up already.
-        record |= kept
-        return State("exited", kept["exit_code"], kept["note"])
-    record |= {"ended": _now(), "exit_code": state.exit_code, "note": state.note}
-    _save(record)
-    target.remove(record)
+    # A full disk must not hide how the run ended; a later command records it then.
+    with contextlib.suppress(OSError, RetryableError):
+        if "ended" not in record:
+            record |= {"ended": now(), "exit_code": state.exit_code, "note": state.note}
+            save(record)
+        if not record.get("cleared") and target.remove(record):
+            record["cleared"] = True
+            save(record)
     return state
 
 
-def follow(record: Record, show: Say, say: Say) -> State:
-    """Show a launch's output until it ends. A provider that does not answer ends nothing."""
-    target = open_target(record["target"])
-    reader = threading.Thread(target=_copy, args=(target, record, show), daemon=True)
+def follow(
+    record: Record, show: Say, say: Say, wish: Wish | None = None, grace: float = 60.0
+) -> State:
+    """Show a launch's output until it ends. A provider that does not answer ends nothing.
+
+    Args:
+        wish: when it is asked for, the launch is told to save and end within ``grace`` seconds;
+            when it is asked for again, the launch is left alone and its state now is returned.
+    """
+    target, wish = open_target(record["target"]), wish or Wish()
+    reader = threading.Thread(target=_copy, args=(record, show), daemon=True)
     reader.start()
+    stopper: threading.Thread | None = None
     silent: float | None = None
-    told = False
-    while (state := target.poll(record)).status in ("running", "unknown"):
+    told = away = False
+    while (state := poll(record, target)).status in ("running", "unknown"):
         if state.status == "running":
-            silent, told = None, False
+            silent, told, away = None, False, False
         else:
-            silent = silent or time.monotonic()
+            silent, away = silent or time.monotonic(), True
             if not told and time.monotonic() - silent > PATIENCE:
                 told = True
                 say(f"The engine does not answer ({state.note}). The run goes on without it.")
-        time.sleep(POLL)
+        if wish.times > 1:
+            return state
+        if wish.times and stopper is None:
+            say("Asking the run to save. A second Ctrl-C leaves it alone.")
+            stopper = threading.Thread(target=_ask, args=(record, grace, say), daemon=True)
+            stopper.start()
+        wish.pause(POLL)
     reader.join(timeout=10)
-    return settle(record)
+    if away and state.exit_code in KILLED and not state.note and "stopping" not in record:
+        state = State("lost", state.exit_code, "the engine was stopped, and took it along")
+    return settle(record, state)
 
 
-def _copy(target: Target, record: Record, show: Say) -> None:
-    for line in target.output(record, follow=True):
+def _copy(record: Record, show: Say) -> None:
+    for line in open_target(record["target"]).output(record, follow=True):
         show(line)
 
 
-def attend(launch: LaunchSpec, record: Record, show: Say, say: Say) -> State:
-    """Follow a launch; start it again while that may help and the budget lasts."""
+def _ask(record: Record, grace: float, say: Say) -> None:
+    """Tell a launch to save and end, for as long as its provider does not hear."""
+    record["stopping"] = now()
+    if "ended" not in refreshed(record):
+        save(record)
+    until = time.monotonic() + grace + PATIENCE
     while True:
-        state = follow(record, show, say)
+        try:
+            open_target(record["target"]).stop(record, grace)
+            return
+        except RetryableError as error:
+            if time.monotonic() > until:
+                say(f"It could not be stopped: {error}")
+                return
+        time.sleep(POLL)
+
+
+def attend(
+    launch: LaunchSpec,
+    record: Record,
+    show: Say,
+    say: Say,
+    *,
+    wish: Wish | None = None,
+    started: Callable[[Record], None] = lambda _: None,
+) -> State:
+    """Follow a launch; start it again while that may help and the budget lasts.
+
+    Args:
+        started: called with the record of each launch that is attended to.
+    """
+    wish = wish or Wish()
+    while True:
+        started(record)
+        state = follow(record, show, say, wish, launch.grace)
         again = state.status == "lost" or state.exit_code == RETRY
-        if not again or record["attempt"] > launch.retries:
+        if not again or wish.times or record["attempt"] > launch.retries:
             return state
-        wait = 5.0 * 3 ** (record["attempt"] - 1)
+        wait = BACKOFF * 3 ** (record["attempt"] - 1)
         why = state.note or "it ended with exit code 5"
         say(f"Starting again in {wait:.0f} s, where it stood ({why}).")
-        time.sleep(wait)
+        if wish.pause(wait):
+            return state
         record = begin(launch, attempt=record["attempt"] + 1)
 
 
-def stop(record: Record, grace: float) -> State:
+def stop(record: Record, grace: float, say: Say = lambda _: None) -> State:
     """Ask a launch to save and leave; returns what became of it."""
-    open_target(record["target"]).stop(record, grace)
-    return settle(record)
-
-
-def launches(run: Path) -> list[Record]:
-    """The records of a run's launches, oldest first."""
-    found = [read_json(p) for p in (run / "launches").glob("*.json")]
-    records = [r for r in found if isinstance(r, dict) and "launch" in r]
-    return sorted(records, key=lambda r: str(r["started"]))
+    target = open_target(record["target"])
+    _ask(record, grace, say)
+    until = time.monotonic() + PATIENCE
+    while (state := poll(record, target)).status in ("running", "unknown"):
+        if time.monotonic() > until:
+            break
+        time.sleep(POLL)
+    return settle(record, state)
 
 
 def latest(run: Path) -> Record:
@@ -157,7 +243,7 @@ def latest(run: Path) -> Record:
     Raises:
         RetryableError: it has none.
     """
-    records = launches(run)
+    records: Sequence[Record] = launches(run)
     if not records:
         raise RetryableError(
             "this run was not started by the controller",
@@ -165,16 +251,3 @@ def latest(run: Path) -> Record:
             fix="its events are in events.jsonl",
         )
     return records[-1]
-
-
-def _path(record: Record) -> Path:
-    run = Path(str(record["workspace"])) / "runs" / str(record["run"])
-    return run / "launches" / f"{record['launch']}.json"
-
-
-def _save(record: Record) -> None:
-    write_json(_path(record), record)
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from vnquant.cli_plan import PLANNED, plan, stages_of
-from vnquant.errors import INTERRUPTED, UsageError
+from vnquant.errors import INTERRUPTED, RETRY, RetryableError, UsageError, VnquantError
 from vnquant.host import launch as starting
 from vnquant.host import publishing
 from vnquant.host.findings import refuse_errors
-from vnquant.host.targets import LaunchSpec, Record, State
+from vnquant.host.records import launches
+from vnquant.host.targets import LaunchSpec, Record, State, open_target
 from vnquant.workspace import Workspace
 
 
@@ -51,15 +51,23 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
             say(f"Note: {finding}")
     run.prepare()
     hand_over(place.path, run.path)
-    record = starting.begin(launch)
-    say(f"Run {launch.run_id} on {target} (launch {record['launch']}).")
-    publisher = publishing.start(place.path, launch.run_id, remote) if remote else None
+    beside = publishing.Beside(place.path, launch.run_id, remote) if remote else None
+
+    def started(record: Record) -> None:
+        say(f"Run {launch.run_id} on {target} (launch {record['launch']}).")
+        if beside is not None:
+            beside.start()
+
     if detach:
+        started(starting.begin(launch))
         say(f"Watch it with: vnquant logs {launch.run_id} -f --workspace {place.path}")
         return 0
-    code = attend(launch, record)
-    if publisher is not None:
-        say(publishing.conclude(publisher, place.path, launch.run_id))
+    code = attend(launch, started)
+    if beside is not None:
+        try:
+            say(beside.conclude())
+        except (VnquantError, KeyboardInterrupt) as error:
+            say(f"What is saved is not known ({error or 'stopped'}). {beside.advice}")
     return code
 
 
@@ -85,28 +93,20 @@ def words(given: dict[str, Any]) -> tuple[str, ...]:
     return tuple(out)
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as something that can be caught like Ctrl-C."""
-
-
-def attend(launch: LaunchSpec, record: Record) -> int:
-    """Follow a launch; on Ctrl-C or SIGTERM ask it to save, and wait for that."""
-
-    def terminated(_signum: int, _frame: FrameType | None) -> NoReturn:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, terminated)
+def attend(launch: LaunchSpec, started: Callable[[Record], None] = lambda _: None) -> int:
+    """Start and follow a launch; on Ctrl-C or SIGTERM it is asked to save, and waited for."""
+    wish = starting.Wish()
+    # Counted, not raised: a signal must not fall between the start and the note of it.
+    before = {s: signal.signal(s, wish.ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        state = starting.attend(launch, record, show, say)
-    except (KeyboardInterrupt, _Terminated):
-        say("Asking the run to save. A second Ctrl-C leaves it alone.")
-        try:
-            state = starting.stop(starting.latest(launch.run), launch.grace)
-        except (KeyboardInterrupt, _Terminated):
-            say(f"Left it running. Look with: vnquant status --workspace {launch.workspace}")
-            return INTERRUPTED
+        record = starting.begin(launch)
+        state = starting.attend(launch, record, show, say, wish=wish, started=started)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    if state.status in ("running", "unknown"):
+        say(f"Left it running. Look with: vnquant status --workspace {launch.workspace}")
+        return INTERRUPTED
     return ended(state)
 
 
@@ -114,7 +114,7 @@ def ended(state: State) -> int:
     """Say how it ended, where the output does not; returns the exit code."""
     if state.note:
         say(f"The run ended: {state.note}.")
-    return 1 if state.exit_code is None else state.exit_code
+    return RETRY if state.exit_code is None else state.exit_code
 
 
 def find(workspace: str, run: str) -> Path:
@@ -126,20 +126,29 @@ def logs(workspace: str, run: str, follow: bool) -> int:
     record = starting.latest(find(workspace, run))
     if follow and "ended" not in record:
         return ended(starting.follow(record, show, say))
-    from vnquant.host.targets import open_target
-
     for line in open_target(record["target"]).output(record, follow=False):
         show(line)
     return 0
 
 
 def stop(workspace: str, run: str, grace: float) -> None:
-    """Stop every launch of a run that has not ended."""
+    """Stop every launch of a run that has not ended.
+
+    Raises:
+        RetryableError: one of them goes on, as far as can be known.
+    """
     path = find(workspace, run)
-    records: Sequence[Record] = [r for r in starting.launches(path) if "ended" not in r]
+    records = [r for r in launches(path) if "ended" not in r]
     for record in records:
-        state = starting.stop(record, grace)
-        say(f"Launch {record['launch']} ended with exit code {state.exit_code}.")
+        state = starting.stop(record, grace, say)
+        if state.status in ("running", "unknown"):
+            raise RetryableError(
+                f"has not ended ({state.note or state.status})",
+                where=f"launch {record['launch']}",
+                fix="run the same command again",
+            )
+        code = "no exit code" if state.exit_code is None else f"exit code {state.exit_code}"
+        say(f"Launch {record['launch']} ended with {code}.")
     if not records:
         say("Nothing of this run is at work.")
 

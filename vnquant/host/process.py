@@ -6,6 +6,7 @@ had its secrets taken out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -149,6 +150,12 @@ def started_at(pid: int) -> float | None:
         return float(process.create_time())
     except psutil.Error:
         return None
+
+
+def collect(pid: int) -> None:
+    """Take the end of a child of ours from the kernel, or it would go on as a zombie."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def alive(pid: int, started: float) -> bool:

@@ -24,11 +24,14 @@ import stamina
 
 from vnquant.errors import DataError, RetryableError
 from vnquant.host import discovery
-from vnquant.host.launch import launches, settle
+from vnquant.host.launch import settle
+from vnquant.host.records import launches
 from vnquant.host.stores import Artefact, Receipt, Store, open_store
 from vnquant.workspace import read_json, write_json
 
 BATCH_FILES, BATCH_BYTES = 64, 256_000_000
+GROWING = 300.0
+"""Seconds between two copies of files that grow, such as the log of events: each copy is kept."""
 SIDE_BY_SIDE = 2  # one batch is verified while the next one is uploaded
 Say = Callable[[str], None]
 
@@ -39,7 +42,7 @@ class Publisher:
     Args:
         workspace: the folder that runs write into.
         address: of the store; see `vnquant.host.stores.open_store`.
-        run: only this run; None: all, and the registry.
+        run: only this run and the sets deployed from it; None: everything.
         say: told about what was saved and what went wrong.
 
     Raises:
@@ -55,26 +58,35 @@ class Publisher:
         self._acknowledged: dict[str, list[Any]] = {}
         self._stop = threading.Event()
         self._idle: float | None = None
+        self._growing = True
         self._worked = time.monotonic()
         self.last_error: str | None = None
         self.last_saved: str | None = None
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, *, patient: bool = False) -> Iterator[None]:
         """One publisher for a workspace and a store; the kernel frees the place of a dead one.
+
+        Args:
+            patient: wait for the other one for as long as the run is not over.
 
         Raises:
             RetryableError: another one is at work.
         """
         with (self.folder / "lock").open("a") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RetryableError(
-                    "another publisher is at work",
-                    where=f"{self.workspace} to {self.store.address}",
-                    fix="let it finish",
-                ) from None
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if patient and not self._stop.is_set() and not self._over():
+                        self._stop.wait(1.0)
+                        continue
+                    raise RetryableError(
+                        "another publisher is at work",
+                        where=f"{self.workspace} to {self.store.address}",
+                        fix="let it finish",
+                    ) from None
             for name in ("outbox", "inbox", "snapshots"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             yield
@@ -99,7 +111,8 @@ class Publisher:
         """What is finished and not acknowledged: files, and the markers after them."""
         shutil.rmtree(self.folder / "snapshots", ignore_errors=True)
         files, markers = discovery.artefacts(self.workspace, self.run)
-        files += discovery.snapshots(self.workspace, self.run, self.folder / "snapshots")
+        if self._growing:
+            files += discovery.snapshots(self.workspace, self.run, self.folder / "snapshots")
         return [a for a in files if self._new(a)], [a for a in markers if self._new(a)]
 
     def _new(self, artefact: Artefact) -> bool:
@@ -177,11 +190,12 @@ class Publisher:
             interval: seconds between two looks.
             idle: of all runs: they are over when nothing has worked on one for so many seconds.
         """
-        recalled = False
+        recalled, copied = False, -GROWING
         self._idle, self._worked = idle, time.monotonic()
         pause = interval
         while not self._stop.is_set():
             over = self._over()
+            self._growing = over or time.monotonic() - copied >= GROWING
             try:
                 if not recalled:
                     self.recall()
@@ -190,6 +204,7 @@ class Publisher:
                     self.last_saved = saved[-1].name
                     size = sum(r.size for r in saved)
                     self._say(f"saved {len(saved)} files, {size / 1e6:.1f} MB")
+                copied = time.monotonic() if self._growing else copied
                 self.last_error, pause = None, interval
                 if over:
                     break

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vnquant.events import read_events
-from vnquant.host.launch import launches, settle
+from vnquant.host.launch import settle
+from vnquant.host.records import launches
 from vnquant.spec import load_spec
 from vnquant.workspace import read_json
 
@@ -18,36 +22,48 @@ def runs(workspace: Path) -> list[dict[str, Any]]:
 
 
 def row(run: Path) -> dict[str, Any]:
-    """State, stage and epoch of a run, and where it executes."""
+    """State, stage and progress of a run, and where it executes."""
     spec = load_spec(run / "spec.json")
     events = read_events(run / "events.jsonl")
-    open_ones = [r for r in launches(run) if "ended" not in r]
     state: str | None = None
-    target = None
-    for record in open_ones:
-        now = settle(record)
-        target = record["target"]
-        state = "running" if now.status == "running" else state or now.status
     every = launches(run)
-    if state not in ("running", "unknown"):
-        ended = every[-1] if every else {}
-        target = ended.get("target", target)
-        state = _ended(run, ended)
+    for record in every:
+        if "ended" in record and record.get("cleared"):
+            continue
+        now = settle(record)
+        if "ended" not in record:
+            state = "running" if now.status == "running" else state or now.status
+    newest = every[-1] if every else {}
     stages = [e for e in events if e["event"] in ("stage_started", "stage_finished")]
     epochs = [e for e in events if e["event"] == "epoch"]
     publishing = read_json(run.parent.parent / "publish" / "status.json") or {}
+    share, left = _progress(run) if state == "running" else (None, None)
     return {
         "run": run.name,
         "symbols": len(spec.symbols),
-        "state": state,
-        "target": target,
+        "state": state or _ended(run, newest),
+        "target": newest.get("target"),
+        "launch": newest.get("launch"),
         "stage": stages[-1]["stage"] if stages else None,
+        "progress": share,
+        "seconds_left": left,
         "epoch": epochs[-1]["epoch"] if epochs else None,
         "epochs": spec.training.epochs,
         "last_event": events[-1]["time"] if events else None,
-        "exit_code": every[-1].get("exit_code") if every else None,
+        "exit_code": newest.get("exit_code"),
         "unpublished": publishing.get("backlog"),
     }
+
+
+def _progress(run: Path) -> tuple[float | None, float | None]:
+    """Share of the stage that is done, and seconds that the rest of it will take."""
+    tick = read_json(run / "progress.json")
+    if not isinstance(tick, dict) or not tick.get("total"):
+        return None, None
+    left = tick["seconds_left"]
+    if left is not None:
+        left = max(0.0, left - (time.time() - tick["time"]))
+    return tick["done"] / tick["total"], left
 
 
 def _ended(run: Path, record: dict[str, Any]) -> str:
@@ -60,25 +76,35 @@ def _ended(run: Path, record: dict[str, Any]) -> str:
     return "unfinished" if (run / "events.jsonl").exists() else "new"
 
 
-def to_text(rows: list[dict[str, Any]]) -> str:
-    """A table for a terminal."""
-    head = (
-        "run",
-        "state",
-        "target",
-        "stage",
-        "epoch",
-        "symbols",
-        "exit",
-        "last sign of life (UTC)",
-    )
-    table = [head]
+HEAD = (
+    *("run", "state", "target", "stage", "done", "left", "epoch", "symbols", "exit"),
+    "last sign of life (UTC)",
+)
+
+
+def to_text(rows: Sequence[dict[str, Any]]) -> str:
+    """A table for a terminal. ``left``: of the stage, as h:mm:ss."""
+    table = [list(HEAD)]
     for r in rows:
-        epoch = f"{r['epoch']}/{r['epochs']}" if r["epoch"] is not None else "-"
-        code = "-" if r["exit_code"] is None else str(r["exit_code"])
-        seen = str(r["last_event"] or "-")[:19].replace("T", " ")
-        cells = (r["run"], r["state"], r["target"] or "-", r["stage"] or "-", epoch)
-        table.append((*cells, str(r["symbols"]), code, seen))
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+        epoch = f"{r['epoch']}/{r['epochs']}" if r["epoch"] is not None else None
+        share = None if r["progress"] is None else f"{r['progress']:.0%}"
+        seconds = r["seconds_left"]
+        left = None if seconds is None else str(dt.timedelta(seconds=round(seconds)))
+        seen = str(r["last_event"])[:19].replace("T", " ") if r["last_event"] else None
+        cells = [r["run"], r["state"], r["target"], r["stage"], share, left, epoch]
+        cells += [r["symbols"], r["exit_code"], seen]
+        table.append(["-" if c is None else str(c) for c in cells])
+    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in table]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def publisher(workspace: Path) -> str | None:
+    """One sentence about what the last publisher has not saved yet; None if there was none."""
+    known = read_json(workspace / "publish" / "status.json")
+    if not isinstance(known, dict):
+        return None
+    count, size = known["backlog"], known["backlog_bytes"] / 1e6
+    what = f"{count} files, {size:.1f} MB" if count else "nothing"
+    why = f" ({known['last_error']})" if known.get("last_error") else ""
+    return f"To be saved on {known['store']}: {what}{why}, as of {known['time']}."

@@ -22,6 +22,7 @@ from vnquant.errors import UsageError
 from vnquant.host import launch as starting
 from vnquant.host import status
 from vnquant.host.findings import refuse_errors
+from vnquant.host.records import launches
 from vnquant.host.targets import LaunchSpec, Record, open_target
 from vnquant.host.targets.container import ROWS, ContainerTarget, gpu_finding
 from vnquant.spec import MemberSpec, ModelSpec, RunSpec
@@ -55,7 +56,7 @@ def engine_or_skip() -> Any:
 def clean_up(tmp_path: Path) -> Iterator[None]:
     yield
     for path in tmp_path.glob("*/runs/*"):
-        for record in starting.launches(path):
+        for record in launches(path):
             if "ended" not in record:
                 starting.stop(record, 1)
 
@@ -109,7 +110,11 @@ def test_a_run_ends_with_its_own_code_and_its_results(target: str, tmp_path: Pat
     assert (state.status, state.exit_code) == ("exited", 0), lines
     assert any("train: done" in line for line in lines)
     assert any("# Verdict" in line for line in lines)
-    kept = starting.launches(launch.run)
+    # The container is gone, but not what it said.
+    (record,) = launches(launch.run)
+    assert list(open_target(target).output(record, follow=False)) == lines
+    assert list(open_target(target).output(record, follow=True)) == lines
+    kept = launches(launch.run)
     assert kept[0]["exit_code"] == 0
     assert "ended" in kept[0]
     manifest = json.loads((launch.run / "manifest.json").read_text())
@@ -157,10 +162,10 @@ def test_the_same_run_is_not_started_twice(target: str, tmp_path: Path) -> None:
 def controller(launch: LaunchSpec) -> subprocess.Popen[str]:
     """A controller in a process of its own, attending to a launch."""
     code = (
-        "import sys; from vnquant.host import launch as s, launch_actions as a\n"
+        "import sys; from vnquant.host import launch_actions as a\n"
         "from vnquant.host.targets import LaunchSpec\n"
         "spec = LaunchSpec.model_validate_json(sys.argv[1])\n"
-        "sys.exit(a.attend(spec, s.begin(spec)))"
+        "sys.exit(a.attend(spec))"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, launch.model_dump_json()],
@@ -210,7 +215,7 @@ def test_a_lost_run_is_started_again(
     target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGKILL takes away the process or the container; the run goes on where it stood."""
-    monkeypatch.setattr(starting.time, "sleep", lambda s, real=time.sleep: real(min(s, 0.2)))
+    monkeypatch.setattr(starting, "BACKOFF", 0.2)
     launch = prepared(tmp_path, target, spec(12), words=("--checkpoint-epochs", "1"))
     record = starting.begin(launch)
     wait_for(launch, "checkpoint")
@@ -222,7 +227,21 @@ def test_a_lost_run_is_started_again(
     state = starting.attend(launch, record, said.append, said.append)
     assert state.exit_code == 0, said
     assert any("Starting again" in s for s in said)
-    assert [r["attempt"] for r in starting.launches(launch.run)] == [1, 2]
+    assert [r["attempt"] for r in launches(launch.run)] == [1, 2]
+
+
+def test_without_its_supervisor_a_process_goes_on(tmp_path: Path, clean_up: None) -> None:
+    launch = prepared(tmp_path, "local", spec(400))
+    record = starting.begin(launch)
+    wait_for(launch, "epoch")
+    os.kill(record["pid"], signal.SIGKILL)
+    os.waitpid(record["pid"], 0)
+    assert starting.settle(record).status == "running"
+    # A controller that was killed before it could note the process finds it all the same.
+    (kept,) = launches(launch.run)
+    del kept["pid"], kept["pid_started"]
+    assert starting.stop(kept, 60).status == "lost"
+    assert list(launch.run.glob("train/checkpoints/*.json"))
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
@@ -254,7 +273,7 @@ def test_bare_host_and_image_give_the_same_run(tmp_path: Path, clean_up: None) -
 @pytest.mark.container
 def test_the_container_is_shut_in(tmp_path: Path, clean_up: None) -> None:
     client = engine_or_skip()
-    launch = prepared(tmp_path, "cpu", spec(400), memory=2_000_000_000, cpus="0,97")
+    launch = prepared(tmp_path, "cpu", spec(400), memory=2_000_000_000, cpuset="0,97")
     record = starting.begin(launch)
     found = client.containers.get(record["container"]).attrs
     host = found["HostConfig"]
@@ -287,7 +306,7 @@ def test_a_missing_source_is_an_error_and_leaves_nothing(tmp_path: Path, clean_u
     with pytest.raises(UsageError, match="bind source path does not exist"):
         starting.begin(launch)
     assert not (tmp_path / "nowhere.parquet").exists()
-    (record,) = starting.launches(launch.run)
+    (record,) = launches(launch.run)
     assert "ended" in record
     label = f"vnquant.launch={record['launch']}"
     assert client.containers.list(all=True, filters={"label": label}) == []
@@ -367,7 +386,7 @@ def test_disk_and_memory_are_looked_at_before_the_start(
     assert len(errors) == 2
     assert "disk" in errors[0]
     assert "more than this machine has" in errors[1]
-    assert starting.launches(launch.run) == []
+    assert launches(launch.run) == []
 
 
 def test_a_target_that_is_none() -> None:

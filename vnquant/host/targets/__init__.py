@@ -13,6 +13,8 @@ from vnquant.host.findings import Finding
 
 NAMES = ("local", "cpu", "cuda")
 Record = dict[str, Any]
+STARTING = 30.0
+"""Seconds in which a launch that cannot be seen yet counts as being started, not as lost."""
 
 
 class LaunchSpec(BaseModel):
@@ -26,7 +28,7 @@ class LaunchSpec(BaseModel):
         prices: file or folder with prices; None: simulated ones.
         words: options for ``vnquant run`` that are the same in every target.
         image: tag of a container image; None: the target's own.
-        cpus: logical CPUs, as in 0-7,16; None: what the target thinks best.
+        cpuset: logical CPUs, as in 0-7,16; None: the run itself chooses (docs/cores.md).
         memory: bytes; None: no limit.
         grace: seconds between asking a run to save and killing it.
         retries: how often to start again after something that may pass.
@@ -41,7 +43,7 @@ class LaunchSpec(BaseModel):
     prices: Path | None = None
     words: tuple[str, ...] = ()
     image: str | None = None
-    cpus: str | None = None
+    cpuset: str | None = None
     memory: int | None = None
     grace: float = 60.0
     retries: int = 2
@@ -83,11 +85,19 @@ class Target(Protocol):
         ...
 
     def stop(self, record: Record, grace: float) -> None:
-        """Ask it to save and leave, wait up to ``grace`` seconds, then kill it."""
+        """Ask it to save and leave, wait up to ``grace`` seconds, then kill it.
+
+        Raises:
+            RetryableError: the provider does not answer; the launch goes on.
+        """
         ...
 
-    def remove(self, record: Record) -> None:
-        """Clear up what an ended launch has left with the provider."""
+    def remove(self, record: Record) -> bool:
+        """Clear up what an ended launch has left with the provider, but keep its output.
+
+        Returns:
+            Whether nothing is left there.
+        """
         ...
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from vnquant.errors import RetryableError, UsageError, VnquantError
 from vnquant.host import images
-from vnquant.host.cpus import parse, written
+from vnquant.host.cpus import parse, usable, written
 from vnquant.host.findings import Finding
 from vnquant.host.image_engine import client
-from vnquant.host.targets import LaunchSpec, Record, State
+from vnquant.host.records import age, folder
+from vnquant.host.targets import STARTING, LaunchSpec, Record, State
+from vnquant.workspace import written_aside
 
+PATIENCE = 15.0
+"""Seconds that a status call may take."""
 WORKSPACE, PRICES = "/workspace", "/prices"
 GPU_HELP = (
     "install the NVIDIA driver and the NVIDIA Container Toolkit, run "
@@ -44,6 +50,7 @@ class ContainerTarget:
 
     def __init__(self, row: Row) -> None:
         self.row = row
+        self._engine: Any = None
 
     def preflight(self, launch: LaunchSpec) -> list[Finding]:
         try:
@@ -145,18 +152,19 @@ class ContainerTarget:
             "shm_size": "1g",
             "detach": True,
         }
-        if launch.cpus:
-            here = set(range(os.cpu_count() or 1))
-            settings["cpuset_cpus"] = written(set(parse(launch.cpus)) & here or here)
+        if launch.cpuset:
+            settings["cpuset_cpus"] = written(usable(parse(launch.cpuset)))
         if launch.memory is not None:
             settings["mem_limit"] = settings["memswap_limit"] = launch.memory
         if self.row.gpu:
-            settings["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
+            settings["device_requests"] = [DeviceRequest(**gpu_request(client().info()))]
         return settings, info.manifest_digest
 
     def _find(self, record: Record) -> Any:
         """The launch's container, by its label; None if the engine knows none."""
-        found = client().containers.list(
+        # One client for all status calls: a new one asks the engine for its version first.
+        self._engine = self._engine or client(PATIENCE)
+        found = self._engine.containers.list(
             all=True, filters={"label": f"vnquant.launch={record['launch']}"}
         )
         return found[0] if found else None
@@ -164,61 +172,104 @@ class ContainerTarget:
     def poll(self, record: Record) -> State:
         try:
             container = self._find(record)
-            if container is None:
-                return State("lost", note="the engine knows no such container any more")
-            state = container.attrs["State"]
         except Exception as error:  # whatever the engine or its socket comes up with
+            self._engine = None
             return State("unknown", note=_short(error))
+        starting = age(record) < STARTING
+        if container is None:
+            if starting and "container" not in record:
+                return State("unknown", note="its container is being made")
+            return State("lost", note="the engine knows no such container any more")
+        state = container.attrs["State"]
         if state["Status"] in ("exited", "dead"):
             note = "killed, because it used more memory than it may" if state["OOMKilled"] else ""
             return State("exited", int(state["ExitCode"]), note)
         if state["Status"] == "created":
+            if starting:
+                return State("unknown", note="its container is being started")
             return State("lost", note="its container was never started")
         return State("running")
 
     def output(self, record: Record, *, follow: bool) -> Iterator[str]:
-        since = 0.0
+        kept, last = folder(record) / f"{record['launch']}.log", ""
         while True:
-            with contextlib.suppress(Exception):
-                container = self._find(record)
-                if container is None:
-                    return
-                stream = container.logs(stream=True, follow=follow, since=since or None)
-                rest = b""
-                for chunk in stream:
-                    since = time.time()
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    yield from (line.decode(errors="replace") for line in lines)
-                if rest:
-                    yield rest.decode(errors="replace")
+            with contextlib.suppress(Exception):  # the engine went away: go on where we were
+                for stamp, line in _stamped(self._lines(record, last, follow=follow)):
+                    if stamp > last:
+                        last = stamp
+                        yield line
+            if kept.exists():  # the container is gone; its output was kept
+                with kept.open("rb") as lines:
+                    yield from (line for stamp, line in _stamped(lines) if stamp > last)
+                return
             if not follow or self.poll(record).status in ("exited", "lost"):
                 return
-            time.sleep(1.0)  # the engine went away: go on where we were
+            time.sleep(1.0)
+
+    def _lines(self, record: Record, since: str, *, follow: bool) -> Iterator[bytes]:
+        """Output with the engine's time before each line."""
+        container = ContainerTarget(self.row)._find(record)
+        if container is None:
+            return
+        # Whole seconds: what was shown already is left out by its time.
+        begin = int(dt.datetime.fromisoformat(since[:19] + "+00:00").timestamp()) if since else None
+        rest = b""
+        for chunk in container.logs(stream=True, follow=follow, timestamps=True, since=begin):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+        if rest:
+            yield rest
 
     def stop(self, record: Record, grace: float) -> None:
         try:
-            container = self._find(record)
+            container = ContainerTarget(self.row)._find(record)
             if container is not None:
-                container.stop(timeout=int(grace))
-        except VnquantError:
-            raise
+                container.stop(timeout=math.ceil(grace))
         except Exception as error:
             raise RetryableError(
-                f"the container could not be stopped ({_short(error)})",
+                f"the engine does not answer ({_short(error)})",
+                where=f"container of launch {record['launch']}",
                 fix="see `docker ps`, and run `vnquant stop` again",
             ) from error
 
-    def remove(self, record: Record) -> None:
-        with contextlib.suppress(Exception):
+    def remove(self, record: Record) -> bool:
+        kept = folder(record) / f"{record['launch']}.log"
+        try:
             container = self._find(record)
             if container is not None:
+                if not kept.exists():
+                    with written_aside(kept) as aside, aside.open("wb") as out:
+                        out.writelines(container.logs(stream=True, timestamps=True))
                 container.remove()
+        except Exception:  # somebody else clears up, or a later command does
+            self._engine = None
+            return False
+        return True
+
+
+def _stamped(lines: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+    """Lines as (time, text); the time has as many digits for every line, so texts compare."""
+    for line in lines:
+        stamp, _, text = line.rstrip(b"\r\n").decode(errors="replace").partition(" ")
+        yield stamp, text
+
+
+def gpu_request(info: dict[str, Any]) -> dict[str, Any]:
+    """How this engine is asked for every GPU."""
+    if "nvidia" not in (info.get("Runtimes") or {}) and _cdi(info):
+        return {"driver": "cdi", "device_ids": ["nvidia.com/gpu=all"]}
+    return {"count": -1, "capabilities": [["gpu"]]}
+
+
+def _cdi(info: dict[str, Any]) -> bool:
+    """Whether the engine has found NVIDIA devices through CDI."""
+    found = info.get("DiscoveredDevices") or []
+    return any(str(d.get("ID", "")).startswith("nvidia.com/gpu") for d in found)
 
 
 def gpu_finding(info: dict[str, Any]) -> Finding:
     """Whether the engine could give a container an NVIDIA GPU."""
-    devices = [str(d.get("ID", "")) for d in info.get("DiscoveredDevices") or []]
-    if "nvidia" in (info.get("Runtimes") or {}) or any(d.startswith("nvidia.com") for d in devices):
+    if "nvidia" in (info.get("Runtimes") or {}) or _cdi(info):
         return Finding("ok", "the engine has an NVIDIA runtime")
     return Finding("error", "this engine has no NVIDIA runtime", GPU_HELP)
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vnquant.host import process
-from vnquant.host.cpus import parse
+from vnquant.host.cpus import parse, usable
 from vnquant.host.findings import Finding
-from vnquant.host.targets import LaunchSpec, Record, State
+from vnquant.host.records import age, folder
+from vnquant.host.targets import STARTING, LaunchSpec, Record, State
 from vnquant.workspace import read_json
 
 POLL = 0.2
@@ -28,8 +29,6 @@ class LocalTarget:
         return []
 
     def start(self, launch: LaunchSpec, record: Record) -> Record:
-        folder = launch.run / "launches"
-        log, result = folder / f"{record['launch']}.log", folder / f"{record['launch']}.exit.json"
         command = [
             *(sys.executable, "-m", "vnquant", "run", *launch.stages),
             *("--spec", str(launch.run / "spec.json"), "--workspace", str(launch.workspace)),
@@ -38,55 +37,86 @@ class LocalTarget:
         ]
         if launch.memory is not None and "--memory-limit" not in launch.words:
             command += ["--memory-limit", str(launch.memory)]
-        supervised = [sys.executable, "-m", "vnquant.host.supervise", str(result), "--", *command]
-        cpus = parse(launch.cpus) if launch.cpus else None
-        pid = process.start(supervised, log=log, cpus=cpus)
-        return {
-            "pid": pid,
-            "pid_started": process.started_at(pid),
-            "log": str(log),
-            "result": str(result),
-        }
+        name = str(folder(record) / record["launch"])
+        supervised = [sys.executable, "-m", "vnquant.host.supervise", name, "--", *command]
+        cpus = usable(parse(launch.cpuset)) if launch.cpuset else None
+        pid = process.start(supervised, log=_file(record, "log"), cpus=cpus)
+        return {"pid": pid, "pid_started": process.started_at(pid)}
 
     def poll(self, record: Record) -> State:
-        if "pid" not in record:
-            return State("lost", note="it was never started")
         # Asked first: the file is written before the process ends.
-        running = _runs(record)
-        result = read_json(Path(record["result"]))
+        running = _running(record)
+        result = read_json(_file(record, "exit.json"))
         if result is not None:
             return State("exited", int(result["exit_code"]))
         if running:
             return State("running")
+        if not _processes(record):
+            if age(record) < STARTING:
+                return State("unknown", note="it is being started")
+            return State("lost", note="it was never started")
         return State("lost", note="its process ended without leaving an exit code")
 
     def output(self, record: Record, *, follow: bool) -> Iterator[str]:
-        with Path(record["log"]).open(encoding="utf-8", errors="replace") as lines:
+        log = _file(record, "log")
+        while not log.exists():
+            if not follow or self.poll(record).status in ("exited", "lost"):
+                return
+            time.sleep(POLL)
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            rest = ""
             while True:
-                ended = not follow or self.poll(record).status != "running"
-                yield from (line.rstrip("\n") for line in lines)
+                ended = not follow or self.poll(record).status in ("exited", "lost")
+                for line in lines:
+                    rest += line
+                    if rest.endswith("\n"):
+                        yield rest.rstrip("\n")
+                        rest = ""
                 if ended:
+                    if rest:
+                        yield rest
                     return
                 time.sleep(POLL)
 
     def stop(self, record: Record, grace: float) -> None:
         until = time.monotonic() + grace
-        if _runs(record):
-            os.kill(record["pid"], signal.SIGTERM)
-        while _runs(record):
+        # The supervisor hands it on; without one the run itself is told.
+        if running := _running(record):
+            _signal(running[0], signal.SIGTERM)
+        while running := _running(record):
             if time.monotonic() > until:
-                # The whole session: the supervisor and what it runs.
-                os.killpg(record["pid"], signal.SIGKILL)
+                for pid in running:
+                    _signal(pid, signal.SIGKILL)
                 return
             time.sleep(POLL)
 
-    def remove(self, record: Record) -> None:
-        """Nothing: its log and exit code belong to the run."""
+    def remove(self, record: Record) -> bool:
+        """Nothing to do: its log and exit code belong to the run."""
+        return True
 
 
-def _runs(record: Record) -> bool:
-    started = record.get("pid_started")
-    # Collect it if it is our own child, or it would look alive as a zombie.
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(record["pid"], os.WNOHANG)
-    return started is not None and process.alive(record["pid"], started)
+def _file(record: Record, kind: str) -> Path:
+    return folder(record) / f"{record['launch']}.{kind}"
+
+
+def _processes(record: Record) -> list[tuple[int, float | None]]:
+    """The supervisor and the run, as (process id, start time); empty if nothing has started."""
+    kept = read_json(_file(record, "process.json"))
+    if isinstance(kept, dict):
+        return [(pid, started) for pid, started in kept["processes"]]
+    return [(record["pid"], record["pid_started"])] if "pid" in record else []
+
+
+def _running(record: Record) -> list[int]:
+    """Those of its processes that are alive, the supervisor first."""
+    found = []
+    for pid, started in _processes(record):
+        process.collect(pid)
+        if started is not None and process.alive(pid, started):
+            found.append(pid)
+    return found
+
+
+def _signal(pid: int, signum: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signum)
