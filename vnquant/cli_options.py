@@ -139,6 +139,12 @@ execution = _group(
         help="Kind of cores to bind to. Default: P cores where there are E cores too.",
     ),
     click.option(
+        "--teams",
+        type=click.IntRange(1),
+        help="CPU processes that share training. Default: 1; with --cores all, one kind of core "
+        "in each.",
+    ),
+    click.option(
         "--ipex",
         type=click.Choice(["auto", "on", "off"]),
         default="auto",

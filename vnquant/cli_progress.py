@@ -56,6 +56,7 @@ def describe(event: Event) -> str | None:
         ),
         "memory_warning": lambda: f"memory: {f('used'):.0%} of {f('limit') / 2**30:.1f} GiB in use",
         "narrowed": lambda: f"memory: stacks narrowed to {f('width')} models",
+        "team_lost": lambda: f"train: team {f('team')} was lost ({f('why')}); the others go on",
         "quality": lambda: (
             f"ingest: {f('kept'):,} of {f('bars'):,} bars kept; "
             + (", ".join(f"{k} {v:,}" for k, v in f("counts").items()) or "no defect found")

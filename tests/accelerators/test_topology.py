@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from vnquant.accelerators import affinity
+from vnquant.accelerators.affinity import teams
 from vnquant.accelerators.cpu import choose_cpus
-from vnquant.accelerators.topology import parse_cpus, read
+from vnquant.accelerators.topology import Kind, parse_cpus, read
+from vnquant.errors import UsageError
 
 
 def machine(
@@ -135,3 +138,70 @@ def test_no_such_core_falls_back_and_says_so(tmp_path: Path) -> None:
     chosen, note = choose_cpus(hybrid, "e", {0, 1, 2, 3})
     assert chosen == (0, 2)
     assert "none of the e cores" in str(note)
+
+
+def test_teams_of_an_i7_14700_are_equal_and_of_one_kind(tmp_path: Path) -> None:
+    found = read(machine(tmp_path, I7_14700, core="0-15", atom="16-27"))
+    assert teams(found, "all", None, range(28)) == [
+        (0, 2, 4, 6),
+        (8, 10, 12, 14),
+        (16, 17, 18, 19),
+        (20, 21, 22, 23),
+        (24, 25, 26, 27),
+    ]
+    assert teams(found, "p", None, range(28)) == []
+    assert teams(found, "all", 1, range(28)) == []
+    assert teams(found, "p", 4, range(28)) == [(0, 2), (4, 6), (8, 10), (12, 14)]
+    assert teams(found, "all", None, range(16)) == [], "there is one kind left"
+    # Two teams of nine would mix kinds: so eight cores each, and four are left over.
+    assert [len(t) for t in teams(found, "all", 2, range(28))] == [8, 8]
+
+
+@pytest.mark.parametrize(("p", "e", "size"), [(8, 16, 8), (6, 8, 2), (2, 8, 2), (5, 7, 1)])
+def test_teams_leave_no_core_of_either_kind_idle(tmp_path: Path, p: int, e: int, size: int) -> None:
+    siblings = [*pairs(p), *(str(n) for n in range(2 * p, 2 * p + e))]
+    core, atom = f"0-{2 * p - 1}", f"{2 * p}-{2 * p + e - 1}"
+    found = read(machine(tmp_path, siblings, core=core, atom=atom))
+    made = teams(found, "all", None, range(2 * p + e))
+    assert {len(t) for t in made} == {size}
+    assert sorted(c for t in made for c in t) == list(found.cpus("all", range(2 * p + e)))
+
+
+def test_teams_of_equal_cores(tmp_path: Path) -> None:
+    found = read(machine(tmp_path, ["0", "1", "2", "3", "4"]))
+    assert teams(found, "all", None, range(5)) == []
+    assert teams(found, "all", 2, range(5)) == [(0, 1), (2, 3)]
+    assert teams(found, "all", 5, range(5)) == [(0,), (1,), (2,), (3,), (4,)]
+    with pytest.raises(UsageError, match="6 teams are more than the 5 cores"):
+        teams(found, "all", 6, range(5))
+
+
+@pytest.mark.parametrize(
+    ("stage", "cores", "bound"),
+    [("ingest", None, {2, 3}), ("features", None, {2, 3}), ("train", None, None),
+     ("ingest", "p", None)],
+)  # fmt: skip
+def test_light_stages_leave_the_fast_cores_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    cores: Kind | None,
+    bound: set[int] | None,
+) -> None:
+    found = read(machine(tmp_path, ["0", "1", "2", "3"], capacity=[1024, 1024, 446, 446]))
+    asked: list[set[int]] = []
+    monkeypatch.setattr(affinity.os, "sched_setaffinity", lambda _, cpus: asked.append(set(cpus)))
+    monkeypatch.setattr(affinity, "given", lambda: frozenset(range(4)))
+    affinity.bind_for(stage, cores, found)
+    assert asked == ([] if bound is None else [bound])
+
+
+def test_what_was_given_at_the_start_outlives_a_binding() -> None:
+    own = sorted(os.sched_getaffinity(0))
+    code = (
+        "import os; from vnquant.accelerators import affinity\n"
+        f"affinity.bind([{own[-1]}])\n"
+        "print(sorted(affinity.given()), sorted(os.sched_getaffinity(0)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{own} [{own[-1]}]"

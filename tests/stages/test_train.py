@@ -59,8 +59,8 @@ def test_out_of_memory_halves_the_stack_and_the_models_are_the_same(
     marker = run_stage(untrained, "train")
     assert marker["failed"] == {}
     assert [e["width"] for e in happened(untrained, "narrowed")] == [2, 1]
-    plan = json.loads((untrained.stage("train") / "plan-1x16.json").read_text())
-    assert plan["widths"] == [1]
+    plan = json.loads((untrained.stage("train") / "plan.json").read_text())
+    assert [len(unit) for unit in plan["units"]] == [1, 1, 1, 1]
     expected, found = rows(context(prepared, FOUR)), rows(untrained)
     assert set(found) == set(expected)
     for name, row in found.items():

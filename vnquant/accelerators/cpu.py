@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from vnquant.accelerators import affinity
 from vnquant.accelerators.ipex import IpexChoice, decide
 from vnquant.accelerators.profile import Profile
 from vnquant.accelerators.topology import Kind, Topology, read
@@ -46,18 +47,20 @@ def configure(
     compiled: bool | None,
     cores: Kind | None = None,
     ipex: IpexChoice = "auto",
+    cpus: tuple[int, ...] | None = None,
 ) -> Profile:
     """Set up this process.
 
     Args:
+        cpus: bind to these logical CPUs, whatever kind they are: the process is one of a team.
         cores: bind to P cores, E cores or all; None: P cores on a hybrid processor, because a
             step waits for its slowest thread, and no binding elsewhere.
     """
     topology = read()
     kind: Kind = cores or ("p" if topology.hybrid else "all")
-    chosen, note = choose_cpus(topology, kind)
-    if (cores is not None or topology.hybrid) and chosen:
-        os.sched_setaffinity(0, chosen)
+    chosen, note = (cpus, None) if cpus else choose_cpus(topology, kind, affinity.given())
+    if (cpus or cores is not None or topology.hybrid) and chosen:
+        affinity.bind(chosen)
     # torch ignores affinity when it picks its thread count, so both are always set.
     count = threads or len(chosen) or 1
     os.environ["OMP_NUM_THREADS"] = str(count)  # for libraries that are loaded later, and children

@@ -55,6 +55,7 @@ def open_profile(
     compiled: bool | None = None,
     cores: Kind | None = None,
     ipex: Literal["auto", "on", "off"] = "auto",
+    cpus: tuple[int, ...] | None = None,
 ) -> Profile:
     """Choose and configure the device.
 
@@ -65,6 +66,7 @@ def open_profile(
             and a minute before the first step).
         cores: on the CPU, which kind to compute on; None: P cores where there are E cores too.
         ipex: on the CPU, whether to use intel-extension-for-pytorch.
+        cpus: on the CPU, bind to these logical CPUs instead of a kind of cores.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
@@ -82,4 +84,6 @@ def open_profile(
         return on_cuda(training, threads=threads, compiled=compiled)
     from vnquant.accelerators.cpu import configure
 
-    return configure(training, threads=threads, compiled=compiled, cores=cores, ipex=ipex)
+    return configure(
+        training, threads=threads, compiled=compiled, cores=cores, ipex=ipex, cpus=cpus
+    )

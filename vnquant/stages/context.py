@@ -29,6 +29,10 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     cores: Literal["p", "e", "all"] | None = None
+    teams: int | None = None
+    """Processes that share training on a CPU; None: see `vnquant.accelerators.affinity.teams`."""
+    cpus: tuple[int, ...] | None = None
+    """Logical CPUs of this process alone, as one of a team."""
     ipex: Literal["auto", "on", "off"] = "auto"
     compiled: bool | None = None
     stack_width: int | None = None
@@ -71,6 +75,7 @@ class Context:
             compiled=o.compiled,
             cores=o.cores,
             ipex=o.ipex,
+            cpus=o.cpus,
         )
 
     @cached_property

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 from vnquant import manifest
+from vnquant.accelerators import affinity
 from vnquant.errors import PartialFailure
 from vnquant.stages.context import Context
 
@@ -58,6 +59,7 @@ def run_stage(ctx: Context, name: str) -> dict[str, Any]:
     ctx.events.emit("stage_started", stage=name, run=ctx.run.spec.run_id)
     began = time.perf_counter()
     stage.reopen()
+    affinity.bind_for(name, ctx.options.cores)
     content = module.run(ctx)
     seconds = time.perf_counter() - began
     provenance = content.pop("provenance", {})

@@ -3,13 +3,15 @@
 A checkpoint is a pair ``<sequence>.safetensors`` (the four ``[M, P]`` matrices) and
 ``<sequence>.json`` (which models, where they stand, and the sha256 of the tensors), the JSON
 renamed into place last. A model resumes from the newest checkpoint that names it, whatever stack
-it was in then: a run begun at M = 306 resumes at M = 4.
+it was in then: a run begun at M = 306 resumes at M = 4. Several workers may share the folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,29 +62,37 @@ class Checkpoints:
             compacting: the caller is about to export the finished rows and drop them; whoever
                 resumes from here must do so too before the next step.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        number = max((int(p.stem) for p in self.path.glob("*.json")), default=0) + 1
         # Of a stack in which nothing moves any more only the best slices are still wanted.
         names = ROW_TENSORS if stack.active else ("best",)
         tensors = {name: getattr(stack, name).detach().cpu().contiguous() for name in names}
         tensors["loss_sum"] = stack.loss_sum.cpu()
         tensors["finite"] = stack.finite.cpu()
-        target = self.path / f"{number:06d}.safetensors"
-        with written_aside(target) as aside:
-            save_file(tensors, aside)
-        meta: dict[str, Any] = {
-            "format": FORMAT,
-            "spec_digest": self._digest,
-            "epoch": stack.epoch,
-            "inner": stack.inner,
-            "compacting": compacting,
-            "models": [[m.symbol, m.member] for m in stack.models],
-            "ledger": [entry.to_dict() for entry in stack.ledger],
-            "sha256": file_sha256(target),
-        }
-        done = target.with_suffix(".json")
-        write_json(done, meta)
+        with self._alone():
+            number = max((int(p.stem) for p in self.path.glob("*.json")), default=0) + 1
+            target = self.path / f"{number:06d}.safetensors"
+            with written_aside(target) as aside:
+                save_file(tensors, aside)
+            meta: dict[str, Any] = {
+                "format": FORMAT,
+                "spec_digest": self._digest,
+                "epoch": stack.epoch,
+                "inner": stack.inner,
+                "compacting": compacting,
+                "models": [[m.symbol, m.member] for m in stack.models],
+                "ledger": [entry.to_dict() for entry in stack.ledger],
+                "sha256": file_sha256(target),
+            }
+            done = target.with_suffix(".json")
+            write_json(done, meta)
         return done
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One worker at a time numbers, writes or deletes checkpoints."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     def _usable(self, done: Path) -> dict[str, Any] | None:
         """The metadata of a whole, undamaged checkpoint of this spec, else None."""
@@ -98,6 +108,10 @@ class Checkpoints:
 
     def places(self) -> dict[ModelId, Place]:
         """The newest usable state of every model that has one."""
+        with self._alone():
+            return self._places()
+
+    def _places(self) -> dict[ModelId, Place]:
         found: dict[ModelId, Place] = {}
         for done in sorted(self.path.glob("*.json"), reverse=True):
             meta = self._usable(done)
@@ -133,7 +147,10 @@ class Checkpoints:
 
     def prune(self, finished: Iterable[ModelId]) -> None:
         """Delete checkpoints that no unfinished model could still need."""
-        done_models = set(finished)
+        with self._alone():
+            self._prune(set(finished))
+
+    def _prune(self, done_models: set[ModelId]) -> None:
         covered: dict[ModelId, int] = {}
         for done in sorted(self.path.glob("*.json"), reverse=True):
             meta = read_json(done)

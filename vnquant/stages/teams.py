@@ -1,0 +1,159 @@
+"""Training shared by processes, each bound to cores of its own, all taking units from one queue.
+
+A team that dies takes nothing with it: the others find its unit free and go on from its newest
+checkpoint. If this process dies, the teams see the end of their stdin, save, and leave.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from vnquant.accelerators.affinity import Cpus
+from vnquant.errors import RETRY, RetryableError, Stopped
+from vnquant.stages.fleet import Fleet
+from vnquant.stages.worker import Advance
+from vnquant.training.watch import Watch
+
+Event = dict[str, Any]
+POLL = 0.2
+
+
+class Team:
+    """A child process, and the thread that reads its events."""
+
+    def __init__(self, number: int, job: Event, inbox: queue.Queue[tuple[Team, Event | None]]):
+        self.number = number
+        self.cpus: Cpus = job["options"]["cpus"]
+        self.steps = 0
+        self.report: Event | None = None
+        self.failure = ""
+        # A session of its own: Ctrl-C in the terminal reaches us, and we pass it on.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vnquant.stages.team"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(job, default=str) + "\n")
+        self.process.stdin.flush()
+        threading.Thread(target=self._read, args=(inbox,), daemon=True).start()
+
+    def _read(self, inbox: queue.Queue[tuple[Team, Event | None]]) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            inbox.put((self, json.loads(line)))
+        inbox.put((self, None))
+
+
+def train_in_teams(
+    fleet: Fleet, teams: Sequence[Cpus], watch: Watch, advance: Advance
+) -> list[Event]:
+    """Train a fleet; returns each team's report: its CPUs, units, steps, seconds and memory.
+
+    Args:
+        watch: its memory limit is divided among the teams; its signal is passed on to them.
+
+    Raises:
+        Stopped: a signal came; every team saved a checkpoint.
+        RetryableError: every team was lost, and models are left to train.
+    """
+    inbox: queue.Queue[tuple[Team, Event | None]] = queue.Queue()
+    crew: list[Team] = []
+    try:
+        for number, cpus in enumerate(teams):
+            crew.append(Team(number, _job(fleet, cpus, watch, len(teams)), inbox))
+            pid = crew[-1].process.pid
+            fleet.ctx.events.emit("team_started", team=number, pid=pid, cpus=cpus)
+        _follow(fleet, crew, inbox, watch, advance)
+    finally:
+        for team in crew:  # whoever is left saves and leaves
+            assert team.process.stdin is not None
+            team.process.stdin.close()
+    if watch.signum is not None:
+        raise Stopped(
+            "stopped by a signal; every team saved a checkpoint",
+            fix="run the same command again to continue",
+            signum=watch.signum,
+        )
+    if any(fleet.finished(m) is None for m in fleet.wanted):
+        why = "; ".join(f"team {t.number}: {t.failure}" for t in crew)
+        if all(t.process.returncode in (RETRY, -signal.SIGKILL) for t in crew):
+            raise RetryableError(
+                f"every team was lost ({why})",
+                where="train",
+                fix="see to memory and disk space, and run again: it goes on where it stood",
+            )
+        raise RuntimeError(f"every team failed ({why})")
+    return [t.report for t in crew if t.report is not None]
+
+
+def _job(fleet: Fleet, cpus: Cpus, watch: Watch, count: int) -> Event:
+    ctx = fleet.ctx
+    options = replace(
+        ctx.options,
+        cpus=cpus,
+        cores=None,
+        teams=1,
+        device="cpu",
+        compiled=ctx.profile.compile,
+        ipex="on" if ctx.profile.ipex else "off",
+    )
+    return {
+        "workspace": str(ctx.workspace.path),
+        "run": ctx.spec.run_id,
+        "options": asdict(options),
+        "wanted": fleet.wanted,
+        "limit": watch.memory.limit // count,
+    }
+
+
+def _follow(
+    fleet: Fleet,
+    crew: Sequence[Team],
+    inbox: queue.Queue[tuple[Team, Event | None]],
+    watch: Watch,
+    advance: Advance,
+) -> None:
+    at_work, told = set(crew), False
+    while at_work:
+        if watch.signum is not None and not told:
+            told = True
+            for team in at_work:
+                team.process.send_signal(signal.SIGTERM)
+        try:
+            team, event = inbox.get(timeout=POLL)
+        except queue.Empty:
+            continue
+        if event is None:
+            at_work.discard(team)
+            _ended(fleet, team, watch)
+        elif event["event"] == "team_progress":
+            team.steps = event["steps"]
+            advance(sum(t.steps for t in crew), event["note"])
+        elif event["event"] == "team_finished":
+            team.report = {k: v for k, v in event.items() if k != "event"}
+        elif event["event"] == "team_failed":
+            team.failure = event["why"]
+        else:
+            kind = event.pop("event")
+            event.pop("time", None)
+            fleet.ctx.events.emit(kind, **event, team=team.number)
+
+
+def _ended(fleet: Fleet, team: Team, watch: Watch) -> None:
+    code = team.process.wait()
+    if code == 0 or watch.signum is not None:
+        return
+    ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+    team.failure = team.failure or ended
+    fleet.ctx.events.emit("team_lost", team=team.number, why=team.failure)
