@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,7 @@ STRONG = ("sha256", "sha1", "md5")
 SLOWEST = 50_000
 """Bytes a second; an upload that takes longer than that is taken for stuck."""
 NOT_FOUND = (3, 4)
+PART_BYTES, PART_FILES = 32_000_000, 100
 
 
 class RcloneStore:
@@ -186,15 +188,17 @@ class RcloneStore:
     def _upload(
         self, name: str, outbox: Path, new: Sequence[Receipt], told: dict[str, str]
     ) -> None:
-        size = sum(r.size for r in new)
         incoming = f"{INCOMING}/{name}"
-        listed = "".join(f"{r.stored}\n" for r in new).encode()
-        files = ("--files-from-raw", "-", "--no-traverse")
-        fresh = ("--no-check-dest", "--ignore-times")
-        self._rclone(
-            *("copy", str(outbox), self._path(incoming), *files, *fresh), size=size, input=listed
-        )
-        if wrong := self._differing(incoming, new, told):
+        wrong: list[str] = []
+        # What must be downloaded to be verified comes down while the next part goes up.
+        with ThreadPoolExecutor(1) as verifier:
+            looks = []
+            for part in [new] if self._hash else split(new):
+                self._send(incoming, outbox, part)
+                looks.append(verifier.submit(self._differing, incoming, part, told))
+            for look in looks:
+                wrong += look.result()
+        if wrong:
             raise RetryableError(
                 f"{len(wrong)} files arrived damaged, {wrong[0]} among them",
                 where=self.address,
@@ -203,7 +207,18 @@ class RcloneStore:
         # Folder by folder: rclone refuses to move into a folder that holds the source.
         for top in sorted({PurePosixPath(r.stored).parts[0] for r in new}):
             verb = "moveto" if any(r.stored == top for r in new) else "move"
-            self._rclone(verb, self._path(incoming, top), self._path(top), "--immutable", size=size)
+            self._rclone(
+                *(verb, self._path(incoming, top), self._path(top), "--immutable"),
+                size=sum(r.size for r in new),
+            )
+
+    def _send(self, incoming: str, outbox: Path, part: Sequence[Receipt]) -> None:
+        self._rclone(
+            *("copy", str(outbox), self._path(incoming)),
+            *("--files-from-raw", "-", "--no-traverse", "--no-check-dest", "--ignore-times"),
+            size=sum(r.size for r in part),
+            input="".join(f"{r.stored}\n" for r in part).encode(),
+        )
 
     def _differing(
         self, folder: str, receipts: Sequence[Receipt], told: dict[str, str]
@@ -256,6 +271,16 @@ class RcloneStore:
                         fix="publish it again from a machine that has it",
                     )
             return [_moved(inbox / r.stored, into / stores.checked_name(r.name)) for r in wanted]
+
+
+def split(receipts: Sequence[Receipt]) -> list[list[Receipt]]:
+    """Parts big enough that the start of a process is nothing beside the transfer."""
+    parts: list[list[Receipt]] = [[]]
+    for receipt in receipts:
+        if len(parts[-1]) >= PART_FILES or sum(r.size for r in parts[-1]) >= PART_BYTES:
+            parts.append([])
+        parts[-1].append(receipt)
+    return parts
 
 
 def drive_finding(remote: str) -> Finding | None:
