@@ -220,13 +220,15 @@ def test_sigkill_and_resume_gives_the_same_bits(tmp_path: Path) -> None:
     assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
 
 
-def train_stage(folder: Path, *, compiled: bool) -> tuple[dict[str, torch.Tensor], list[int]]:
-    """Stage train of eight symbols at once; the weights, and the widths it was narrowed to."""
+def train_stage(
+    folder: Path, *, compiled: bool, width: int = 8
+) -> tuple[dict[str, torch.Tensor], list[int]]:
+    """Stage train of eight symbols; the weights, and the widths it was narrowed to."""
     workspace = Workspace(folder).create()
     run = workspace.run(WIDE)
     run.prepare()
     events = run.path / "events.jsonl"
-    options = Options(device="cuda", compiled=compiled, stack_width=8)
+    options = Options(device="cuda", compiled=compiled, stack_width=width)
     run_stage(Context(workspace, run, Events(events), options), "train")
     models = (run.stage("train") / "models").glob("*.safetensors")
     narrowed = [e["width"] for e in read_events(events) if e["event"] == "narrowed"]
@@ -237,17 +239,20 @@ def train_stage(folder: Path, *, compiled: bool) -> tuple[dict[str, torch.Tensor
 def test_out_of_memory_halves_the_stack_and_the_run_ends_well(
     tmp_path: Path, compiled: bool
 ) -> None:
-    """The second time torch may take half of what the first time needed."""
-    release_memory()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_reserved()
-    expected, narrowed = train_stage(tmp_path / "free", compiled=compiled)
-    assert narrowed == []
-    needed = torch.cuda.max_memory_reserved() - before
+    """Torch may take more than two models need and less than eight; the libraries' fixed
+    workspaces are part of both."""
+    needed = {}
+    for width in (2, 8):
+        release_memory()
+        torch.cuda.reset_peak_memory_stats()
+        folder = tmp_path / f"free-{width}"
+        expected, narrowed = train_stage(folder, compiled=compiled, width=width)
+        assert narrowed == []
+        needed[width] = torch.cuda.max_memory_allocated()
+    assert needed[8] > 1.3 * needed[2], "nothing to be saved by narrowing"
     release_memory()
     total = torch.cuda.get_device_properties(0).total_memory
-    may = torch.cuda.memory_reserved() + 0.5 * needed
-    torch.cuda.set_per_process_memory_fraction(may / total)
+    torch.cuda.set_per_process_memory_fraction(0.5 * (needed[2] + needed[8]) / total)
     try:
         found, narrowed = train_stage(tmp_path / "short", compiled=compiled)
     finally:
