@@ -97,24 +97,26 @@ def round_to_tick(exchange: Names, price: Prices, date: Dates) -> Array:
     return _tidy(np.maximum(np.round(p / step), 1) * step)
 
 
-def ceiling(exchange: Names, reference: Prices, date: Dates) -> Array:
-    """The highest valid price of a session.
+def ceiling(
+    exchange: Names, reference: Prices, date: Dates, *, first_session: bool = False
+) -> Array:
+    """The highest valid price of a session; ``first_session`` as in `band`.
 
     floor(reference x (1 + band) / tick) x tick with the tick at the resulting price, but never
     less than the first valid price above the reference: one tick from a reference on a tick.
     """
     ref = np.asarray(reference, dtype=np.float64)
-    raw = ref * (1 + band(exchange, date))
+    raw = ref * (1 + band(exchange, date, first_session=first_session))
     step, near = tick(exchange, raw, date), tick(exchange, ref, date)
     top = np.floor(raw / step * (1 + _EPS)) * step
     above = (np.floor(ref / near * (1 + _EPS)) + 1) * near
     return _tidy(np.maximum(top, above))
 
 
-def floor(exchange: Names, reference: Prices, date: Dates) -> Array:
+def floor(exchange: Names, reference: Prices, date: Dates, *, first_session: bool = False) -> Array:
     """The lowest valid price of a session, positive; mirrors `ceiling`."""
     ref = np.asarray(reference, dtype=np.float64)
-    raw = ref * (1 - band(exchange, date))
+    raw = ref * (1 - band(exchange, date, first_session=first_session))
     step, near = tick(exchange, raw, date), tick(exchange, ref, date)
     bottom = np.ceil(raw / step * (1 - _EPS)) * step
     below = (np.ceil(ref / near * (1 - _EPS)) - 1) * near
