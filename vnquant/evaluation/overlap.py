@@ -25,7 +25,8 @@ def overlap_lag(n: int, horizon: int) -> int:
     at 68 % of the truth, with 8 at 82 %. The second term is Newey and West's rule (1994) for
     persistence that the horizon does not explain.
     """
-    return max(2 * (horizon - 1), math.floor(4 * (n / 100) ** (2 / 9)), 0)
+    plug_in = math.floor(4 * math.pow(n / 100, 2 / 9))
+    return max(2 * (horizon - 1), plug_in)
 
 
 def two_sided(statistic: float) -> float:
