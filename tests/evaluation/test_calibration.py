@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 
 from vnquant.evaluation.calibration import (
     BINS,
+    brier_parts,
     brier_score,
+    calibration_p_value,
     coverage_80,
     expected_calibration_error,
+    maximum_calibration_error,
     reliability,
+    reliability_by_width,
+    wilson,
 )
 
 FORECASTS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
@@ -90,3 +95,63 @@ def test_scores_stay_within_their_bounds(rows: list[tuple[float, bool]]) -> None
     # The mean distance in a bin is at least that of its means; Jensen bounds it by the score.
     assert 0 <= error <= np.sqrt(brier) + 1e-12
     assert brier <= 1
+
+
+def test_bins_of_equal_width_by_hand() -> None:
+    p = np.array([0.05, 0.41, 0.43, 0.49, 0.45, 1.0])
+    up = np.array([False, True, True, False, True, True])
+    table = reliability_by_width(p, up)
+    assert [row["n"] for row in table] == [1, 4, 1]
+    middle = table[1]
+    assert (middle["low"], middle["high"], middle["observed"]) == (0.41, 0.49, 0.75)
+    assert middle["stated"] == pytest.approx(0.445)
+    assert middle["gap"] == pytest.approx(0.305)
+    assert middle["observed_low"] < 0.75 < middle["observed_high"]
+    assert reliability_by_width(p[:0], up[:0]) == []
+    assert maximum_calibration_error(p[:0], up[:0]) is None
+
+
+def test_wilsons_interval() -> None:
+    # 81 of 263: 0.2553 to 0.3662, an example of Newcombe (1998).
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(0.0, 20)[0] == 0.0
+    assert wilson(0.0, 20)[1] == pytest.approx(0.1611, abs=5e-5)
+
+
+@given(FORECASTS)
+def test_the_parts_of_the_brier_score_add_up(rows: list[tuple[float, bool]]) -> None:
+    p, up = columns(rows)
+    parts = brier_parts(p, up)
+    assert parts is not None
+    whole = parts["reliability"] - parts["resolution"] + parts["uncertainty"] + parts["within"]
+    assert whole == pytest.approx(parts["score"]) == pytest.approx(brier_score(p, up))
+    assert parts["resolution"] <= parts["uncertainty"] + 1e-12
+    largest, mean = maximum_calibration_error(p, up), expected_calibration_error(p, up)
+    assert largest is not None
+    assert mean is not None
+    assert largest >= mean - 1e-12
+
+
+def test_probabilities_in_few_values_leave_nothing_within_the_bins() -> None:
+    random = np.random.default_rng(7)
+    p = random.choice([0.3, 0.5, 0.7], 5000)
+    parts = brier_parts(p, random.random(5000) < p)
+    assert parts is not None
+    assert parts["within"] == pytest.approx(0, abs=1e-12)
+    # The variance of p is what a calibrated forecaster resolves.
+    assert parts["resolution"] == pytest.approx(np.var(p), abs=0.005)
+    assert parts["reliability"] < 0.001
+
+
+def test_calibration_p_value_has_its_size_and_finds_a_shift() -> None:
+    random, rejected = np.random.default_rng(8), 0
+    for seed in range(200):
+        p = random.uniform(0.35, 0.65, 400)
+        value = calibration_p_value(p, random.random(400) < p, samples=99, seed=seed)
+        assert value is not None
+        rejected += value <= 0.05
+    assert 0.01 < rejected / 200 < 0.10
+    p = random.uniform(0.35, 0.65, 2000)
+    shifted = calibration_p_value(p + 0.1, random.random(2000) < p, samples=199)
+    assert shifted == pytest.approx(1 / 200)
+    assert calibration_p_value(p[:0], np.zeros(0, dtype=bool)) is None
