@@ -111,3 +111,5 @@ def test_locked_means_from_end_to_end_but_at_the_close_the_close_counts() -> Non
     assert not locked_up(down, limits(down, ALL), "open")[1, 0]
     nearly = market([10.0, 9.31])
     assert not locked_down(nearly, limits(nearly, ALL), "close")[1, 0]
+    touching = market([10.0, 9.5], low=[10.0, 9.3])  # fell to the floor and came back
+    assert not locked_down(touching, limits(touching, ALL), "open")[1, 0]

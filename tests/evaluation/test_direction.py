@@ -47,6 +47,16 @@ def test_always_up_is_right_often_and_proves_nothing() -> None:
     assert robust_direction(np.zeros(0, bool), np.zeros(0, bool), np.zeros(0, int), 5) is None
 
 
+def test_dates_with_more_rows_are_no_variation_by_themselves() -> None:
+    # Always right on as many rises as falls: every row says the same, however many a date has.
+    date = np.repeat(np.arange(40), np.tile([2, 6], 20))
+    up = np.arange(len(date)) % 2 == 0
+    found = robust_direction(up, up, date, 1, lag=0)
+    assert found is not None
+    assert found.accuracy - found.expected == pytest.approx(0.5)
+    assert found.statistic is None
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(5, 200))
 def test_the_gap_is_twice_the_covariance(seed: int, n: int) -> None:
     random = np.random.default_rng(seed)
