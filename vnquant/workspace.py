@@ -7,6 +7,7 @@ stage's marker is written last. Layout::
       runs/<run id>/            spec.json  manifest.json  events.jsonl  lock
         ingest/ features/ train/ evaluate/ optimize/ deploy/ forecast/   each with DONE.json last
       registry/                 deployed sets (vnquant.registry)
+      configs/ data/            specs and prices of the user's own, kept in step with a remote
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import fcntl
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from vnquant.errors import RetryableError, UsageError
 from vnquant.spec import RunSpec, load_spec
 
 DONE = "DONE.json"
+_ASKING = threading.Lock()
+"""The umask can only be read by setting it, which two threads must not do at once."""
 
 
 def sync_directory(path: Path) -> None:
@@ -52,8 +56,9 @@ def written_aside(path: Path) -> Iterator[Path]:
         with aside.open("rb+") as handle:
             os.fsync(handle.fileno())
         # mkstemp makes files private; what we publish follows the user's umask.
-        umask = os.umask(0)
-        os.umask(umask)
+        with _ASKING:
+            umask = os.umask(0)
+            os.umask(umask)
         aside.chmod(0o666 & ~umask)
         aside.replace(path)
         sync_directory(path.parent)

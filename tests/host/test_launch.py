@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,12 @@ def test_a_second_wish_leaves_the_run_alone(
     timer.join()
     assert state.status == "running"
     assert "ended" not in launches(launch.run)[0]
-    target.deaf = 0  # lets the thread that asks come to its end
+    target.deaf = 0
+    # The thread that asks must come to its end here: later it would stop the next test's target.
+    until = time.monotonic() + 60
+    while not target.stopped and time.monotonic() < until:
+        time.sleep(0.01)
+    assert target.stopped == 1
 
 
 def test_a_wish_between_two_attempts_ends_it(

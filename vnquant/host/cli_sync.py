@@ -137,6 +137,7 @@ def check(workspace: str, remote: str | None, run: str | None) -> None:
     click.echo(f"{len(found.same)} files are the same here and there.")
     click.echo(f"{len(found.only_there)} files are only there.")
     problems = [f"{r.name} differs" for r in found.changed]
+    problems += [f"{r.name} was changed there" for r in found.behind]
     problems += [f"{name} is not published" for name in found.unpublished]
     problems += [f"{name} is damaged there" for name in found.damaged]
     if problems:
@@ -144,7 +145,7 @@ def check(workspace: str, remote: str | None, run: str | None) -> None:
         raise DataError(
             "; ".join(problems[:5]) + more,
             where=publisher.store.address,
-            fix="run `vnquant sync push` for what is not published",
+            fix="`vnquant sync pull` brings what was changed there, `push` saves what is not",
         )
 
 

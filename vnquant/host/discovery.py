@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from vnquant.host.stores import Artefact, file_hash
+from vnquant.host.stores import Artefact, file_hash, is_beside
 from vnquant.registry_files import SET
 from vnquant.stages import STAGES
 from vnquant.workspace import DONE, read_json
@@ -19,6 +19,8 @@ from vnquant.workspace import DONE, read_json
 SNAPSHOTS = ("manifest.json", "events.jsonl")
 MARKERS = (DONE, SET)
 HISTORY = "history"
+SHARED = ("configs/", "data/")
+"""Folders that people edit, here and elsewhere: kept in step both ways, by hand never merged."""
 
 
 def artefacts(workspace: Path, run: str | None = None) -> tuple[list[Artefact], list[Artefact]]:
@@ -33,6 +35,8 @@ def artefacts(workspace: Path, run: str | None = None) -> tuple[list[Artefact], 
     for done in sorted((workspace / "registry" / "sets").glob(f"*/{SET}")):
         if run is None or (read_json(done) or {}).get("run_id") == run:
             found += _files(done.parent)
+    for name in SHARED:
+        found += (p for p in _files(workspace / name) if not is_beside(p.name))
     everything = [Artefact(p.relative_to(workspace).as_posix(), p) for p in found]
     markers = [a for a in everything if a.path.name in MARKERS]
     rest = [a for a in everything if a.path.name not in MARKERS]
@@ -93,6 +97,11 @@ def snapshots(workspace: Path, run: str | None, into: Path) -> list[Artefact]:
 def is_snapshot(name: str) -> bool:
     """Whether a published name is that of a copy from `snapshots`."""
     return f"/{HISTORY}/" in name
+
+
+def is_shared(name: str) -> bool:
+    """Whether a published name is that of a file that may be edited on every side."""
+    return name.startswith(SHARED)
 
 
 def at_work(workspace: Path, idle: float) -> bool:

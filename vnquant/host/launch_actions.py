@@ -13,6 +13,7 @@ from vnquant.cli_plan import PLANNED, plan, stages_of
 from vnquant.errors import INTERRUPTED, RETRY, RetryableError, UsageError, VnquantError
 from vnquant.host import launch as starting
 from vnquant.host import publishing
+from vnquant.host.discovery import SHARED
 from vnquant.host.findings import refuse_errors
 from vnquant.host.records import launches
 from vnquant.host.targets import LaunchSpec, Record, State, open_target
@@ -27,12 +28,17 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
     if device not in ("auto", {"local": device, "cpu": "cpu", "cuda": "cuda"}[target]):
         raise UsageError(f"contradicts --target {target}", where=f"--device {device}",
                          fix="leave --device out")  # fmt: skip
+    detach, remote = launching.pop("detach"), launching.pop("remote")
+    place = Workspace(workspace).create()
+    if remote:
+        refuse_errors(publishing.preflight(place.path, remote))
+        # Prices and specs may be among what is brought; the run has no name before them.
+        for line in publishing.bring(place.path, remote, SHARED):
+            say(line)
     prices: Path | None = given.pop("prices")
     job = plan(prices=prices, **{k: given.pop(k) for k in list(given) if k in PLANNED})
     stages = stages_of(optimize_inference=given.pop("optimize_inference"))
-    place = Workspace(workspace).create()
     run = place.run(job.spec)
-    detach, remote = launching.pop("detach"), launching.pop("remote")
     launch = LaunchSpec(
         target=target,  # type: ignore[arg-type]  # click has checked it
         workspace=place.path,
@@ -43,12 +49,13 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
         **launching,
     )
     findings = starting.preflight(launch)
-    if remote:
-        findings += publishing.preflight(place.path, remote)
     refuse_errors(findings)
     for finding in findings:
         if finding.level == "warning":
             say(f"Note: {finding}")
+    if remote:
+        for line in publishing.bring(place.path, remote, (f"runs/{launch.run_id}/",)):
+            say(line)
     run.prepare()
     hand_over(place.path, run.path)
     beside = publishing.Beside(place.path, launch.run_id, remote) if remote else None

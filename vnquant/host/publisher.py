@@ -56,6 +56,9 @@ class Publisher:
         self.store: Store = open_store(address, cache=self.folder)
         self._known = self.folder / "acknowledged.json"
         self._acknowledged: dict[str, list[Any]] = {}
+        self.bases: dict[str, str] = {}
+        """Of each name, the sha256 of the bytes that this workspace last had in common with the
+        store; filled by `recall`."""
         self._stop = threading.Event()
         self._idle: float | None = None
         self._growing = True
@@ -100,6 +103,7 @@ class Publisher:
         receipts = self.store.receipts()
         known = read_json(self._known)
         known = known if isinstance(known, dict) else {}
+        self.bases = {name: entry[2] for name, entry in known.items()}
         self._acknowledged = {
             name: entry
             for name, entry in known.items()
@@ -163,6 +167,14 @@ class Publisher:
             if receipt.stored != receipt.name:
                 self._say(f"{receipt.name}: other bytes are there; kept as {receipt.stored}")
         return receipts
+
+    def acknowledge(self, receipts: Sequence[Receipt]) -> None:
+        """Take note that the local bytes are those of these receipts."""
+        for receipt in receipts:
+            stamp = _stamp(self.workspace / receipt.name)
+            self._acknowledged[receipt.name] = [*stamp, receipt.sha256]
+        if receipts:
+            self._remember()
 
     def _remember(self) -> None:
         write_json(self._known, self._acknowledged)

@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 from vnquant.accelerators.topology import read
-from vnquant.host import discovery, process
+from vnquant.errors import DataError, RetryableError
+from vnquant.host import discovery, process, sync
 from vnquant.host.findings import Finding
+from vnquant.host.publisher import Publisher
 from vnquant.host.stores import file_hash, open_store
 from vnquant.workspace import read_json
 
@@ -27,6 +29,21 @@ def preflight(workspace: Path, remote: str) -> list[Finding]:
 def _cache(workspace: Path, remote: str) -> Path:
     # Apart from the publisher's own, which only one process may use.
     return workspace / "publish" / f"{hashlib.sha256(remote.encode()).hexdigest()[:12]}-reader"
+
+
+def bring(workspace: Path, remote: str, names: tuple[str, ...]) -> list[str]:
+    """Fetch what the remote has below these names; sentences about what was done.
+
+    A remote that fails now does not stop a launch: what is missing here is made again.
+    """
+    publisher = Publisher(workspace, remote, None, lambda _: None)
+    try:
+        with publisher.alone():
+            fetched, rivals = sync.pull(publisher, names)
+    except (RetryableError, DataError) as error:
+        return [f"Not everything was brought back from the remote: {error}"]
+    said = [f"{len(fetched)} files brought back from {publisher.store.address}."] if fetched else []
+    return said + [f"Edited here and there; the remote's copy is kept as {p}." for p in rivals]
 
 
 class Beside:

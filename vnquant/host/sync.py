@@ -8,18 +8,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vnquant.errors import DataError
-from vnquant.host.discovery import MARKERS, is_snapshot
+from vnquant.host.discovery import MARKERS, is_shared, is_snapshot
 from vnquant.host.publisher import BATCH_FILES, Publisher
 from vnquant.host.stores import Receipt, beside, file_hash
+
+Prefix = str | tuple[str, ...]
 
 
 @dataclass
 class Comparison:
-    """Names on both sides. ``changed``: the local bytes are not those of the newest receipt."""
+    """Names on both sides.
+
+    Attributes:
+        changed: the local bytes are not those of the newest receipt.
+        behind: of the shared folders, changed there and not here since both were the same.
+    """
 
     same: list[Receipt] = field(default_factory=list)
     only_there: list[Receipt] = field(default_factory=list)
     changed: list[Receipt] = field(default_factory=list)
+    behind: list[Receipt] = field(default_factory=list)
     unpublished: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
@@ -28,7 +36,7 @@ class Comparison:
         return not (self.changed or self.unpublished or self.damaged)
 
 
-def compare(publisher: Publisher, prefix: str = "") -> Comparison:
+def compare(publisher: Publisher, prefix: Prefix = "") -> Comparison:
     """Local files against receipts.
 
     Raises:
@@ -41,12 +49,16 @@ def compare(publisher: Publisher, prefix: str = "") -> Comparison:
         path = publisher.workspace / name
         if not path.exists():
             found.only_there.append(receipt)
-        elif file_hash(path) == receipt.sha256:
+            continue
+        here, base = file_hash(path), publisher.bases.get(name) if is_shared(name) else None
+        if here == receipt.sha256:
             found.same.append(receipt)
-        else:
+        elif base == here:
+            found.behind.append(receipt)
+        elif base != receipt.sha256:  # else it was edited here only: it is in the backlog
             found.changed.append(receipt)
     # A backlog entry whose bytes have a receipt is only not remembered here.
-    known = {r.name for r in (*found.same, *found.changed)}
+    known = {r.name for r in (*found.same, *found.changed, *found.behind)}
     found.unpublished = [
         a.name
         for wave in publisher.backlog()
@@ -56,28 +68,35 @@ def compare(publisher: Publisher, prefix: str = "") -> Comparison:
     return found
 
 
-def pull(publisher: Publisher, prefix: str = "") -> tuple[list[Path], list[Path]]:
-    """Fetch what is missing here; returns those files, and those kept beside a changed one.
+def pull(publisher: Publisher, prefix: Prefix = "") -> tuple[list[Path], list[Path]]:
+    """Fetch what is missing or behind here; returns that, and what is kept beside a changed file.
 
-    Markers come last, so that a pull cut short leaves nothing that looks whole.
+    JSON comes after what it speaks of and markers come last, so that a pull cut short leaves
+    nothing that looks whole.
 
     Raises:
         DataError, RetryableError: as `Store.fetch`; files fetched before stay.
     """
     found = compare(publisher, prefix)
-    first = [r for r in found.only_there if not r.name.endswith(MARKERS)]
-    last = [r for r in found.only_there if r.name.endswith(MARKERS)]
-    fetched = publisher.store.fetch(first, publisher.workspace)
-    fetched += publisher.store.fetch(last, publisher.workspace)
+    fetched = []
+    for wave in range(3):
+        wanted = [r for r in found.only_there + found.behind if _wave(r.name) == wave]
+        fetched += publisher.store.fetch(wanted, publisher.workspace)
+    agreed = (*found.same, *found.only_there, *found.behind)
+    publisher.acknowledge([r for r in agreed if is_shared(r.name)])
     rivals = [replace(r, name=beside(r.name, r.sha256)) for r in found.changed]
     rivals = [r for r in rivals if not (publisher.workspace / r.name).exists()]
     return fetched, publisher.store.fetch(rivals, publisher.workspace)
 
 
-def verify(publisher: Publisher, prefix: str = "") -> Comparison:
+def _wave(name: str) -> int:
+    return 2 if name.endswith(MARKERS) else int(name.endswith(".json"))
+
+
+def verify(publisher: Publisher, prefix: Prefix = "") -> Comparison:
     """`compare`, with every published byte downloaded and checked."""
     found = compare(publisher, prefix)
-    receipts = [*found.same, *found.only_there, *found.changed]
+    receipts = [*found.same, *found.only_there, *found.changed, *found.behind]
     for begin in range(0, len(receipts), BATCH_FILES):
         found.damaged += _damaged(publisher, receipts[begin : begin + BATCH_FILES])
     return found

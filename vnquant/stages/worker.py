@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
 
 from vnquant.errors import Stopped
 from vnquant.features.windows import Scaler, fit_scaler
@@ -22,6 +25,7 @@ from vnquant.training.watch import Watch
 from vnquant.workspace import write_json
 
 Advance = Callable[[int, str], None]
+WRITERS = 8
 
 
 def open_watch(ctx: Context, limit: int) -> Watch:
@@ -148,8 +152,9 @@ class Worker:
 
     def _export(self, stack: Stack, rows: Sequence[int]) -> None:
         """Write finished models; a diverged one leaves only its metadata."""
-        fleet = self.fleet
-        for i in rows:
+        fleet, best = self.fleet, stack.best[list(rows)].cpu()
+
+        def write(i: int, row: torch.Tensor) -> None:
             model, entry = stack.models[i], stack.ledger[i]
             meta = {
                 "symbol": model.symbol,
@@ -167,8 +172,12 @@ class Worker:
             if entry.status == Status.DIVERGED:
                 write_json(fleet.path(model).with_suffix(".json"), meta)
             else:
-                save_model(fleet.path(model), stack.shape, stack.best[i], meta)
-            # Epochs saved by stopping early are done as far as progress is concerned.
-            self.done += fleet.steps_left(model, stack.epoch)
+                save_model(fleet.path(model), stack.shape, row, meta)
+
+        # Side by side: most of it is waiting for the disk to say that a file is safe.
+        with ThreadPoolExecutor(WRITERS) as pool:
+            list(pool.map(write, rows, best))
+        # Epochs saved by stopping early are done as far as progress is concerned.
+        self.done += sum(fleet.steps_left(stack.models[i], stack.epoch) for i in rows)
         names = [str(stack.models[i]) for i in rows]
         fleet.ctx.events.emit("models_finished", models=names)

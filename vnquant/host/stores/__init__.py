@@ -110,6 +110,11 @@ def beside(name: str, sha256: str) -> str:
     return str(path.with_name(f"{path.stem}.v-{sha256[:8]}{path.suffix}"))
 
 
+def is_beside(name: str) -> bool:
+    """Whether a name was made by `beside`."""
+    return re.search(r"\.v-[0-9a-f]{8}(\.[^./]*)?$", name) is not None
+
+
 def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
 
