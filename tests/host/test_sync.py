@@ -104,6 +104,18 @@ def test_check_names_what_is_older_here(sides: tuple[Side, Side]) -> None:
     assert not found.damaged
 
 
+def test_a_damaged_remote_takes_nothing_that_is_here(sides: tuple[Side, Side]) -> None:
+    here, there = sides
+    here.write("newer")
+    here.push()
+    for path in here.remote.rglob("weekly*.json"):
+        if path.read_text() == "newer":
+            path.write_text("rubbish")
+    with pytest.raises(DataError, match="not what its receipt says"):
+        there.pull()
+    assert there.read() == "one"
+
+
 def test_a_pull_cut_short_leaves_no_model_without_its_tensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

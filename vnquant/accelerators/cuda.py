@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from vnquant.accelerators import affinity
 from vnquant.accelerators.profile import Profile, usable_cores
 from vnquant.spec import TrainingSpec
 
@@ -13,6 +14,7 @@ from vnquant.spec import TrainingSpec
 def configure(training: TrainingSpec, *, threads: int | None, compiled: bool | None) -> Profile:
     # cuBLAS picks its workspace at random among streams unless this is set before first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    affinity.bind(affinity.given())  # a stage before may have left this process on slow cores
     torch.set_num_threads(threads or usable_cores())
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = False
