@@ -127,7 +127,7 @@ def main() -> None:
         ["ideal, from their rates together", round(ideal_here, 2)],
     ]
     print(table(["", "seconds"], rows))
-    print(write(Path(sys.argv[1] if len(sys.argv) > 1 else "."), "teams", result))
+    print("written:", write(Path("build/bench"), f"{result['date']}-teams", result))
 
 
 if __name__ == "__main__":

@@ -91,6 +91,23 @@ def read_json(path: Path) -> Any:
         return None
 
 
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file; the kernel releases it however the process ends.
+
+    Yields:
+        Whether it is held: always if ``wait``, else unless another holder has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 class Stage:
     """One stage's folder in a run."""
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vnquant.errors import UsageError
+from vnquant.evaluation.correlation import correlation_series
 from vnquant.evaluation.intervals import newey_west_se
 from vnquant.evaluation.overlap import (
-    correlation_series,
     information,
     mean_test,
     overlap_lag,

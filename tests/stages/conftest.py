@@ -8,12 +8,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from vnquant.events import Events, read_events
 from vnquant.market.sources import open_source
 from vnquant.spec import GateSpec, MemberSpec, ModelSpec, RunSpec
 from vnquant.stages import run_stages
 from vnquant.stages.context import Context, Options
+from vnquant.stockformer.files import load_model
 from vnquant.workspace import Workspace
 
 SPEC = RunSpec(
@@ -35,6 +37,12 @@ def context(path: Path, spec: RunSpec = SPEC, **options: Any) -> Context:
 
 def happened(ctx: Context, kind: str) -> list[dict[str, Any]]:
     return [e for e in read_events(ctx.run.path / "events.jsonl") if e["event"] == kind]
+
+
+def rows(ctx: Context) -> dict[str, torch.Tensor]:
+    """The parameter row of every model that was trained."""
+    folder = ctx.stage("train") / "models"
+    return {p.stem: load_model(p).row for p in folder.glob("*.safetensors")}
 
 
 def started(ctx: Context) -> list[str]:

@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.stages.conftest import SPEC, context, happened
+from tests.stages.conftest import SPEC, context, happened, rows
 from vnquant.errors import RetryableError, Stopped, UsageError
 from vnquant.spec import RunSpec
 from vnquant.stages import run_stage
 from vnquant.stages.context import Context
-from vnquant.stockformer.files import load_model
 from vnquant.workspace import read_json
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two teams need two CPUs")
@@ -30,11 +29,6 @@ SIX: RunSpec = SPEC.model_copy(
         "training": SPEC.training.model_copy(update={"epochs": 6}),
     }
 )
-
-
-def rows(ctx: Context) -> dict[str, torch.Tensor]:
-    folder = ctx.stage("train") / "models"
-    return {p.stem: load_model(p).row for p in folder.glob("*.safetensors")}
 
 
 def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

@@ -9,19 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.stages.conftest import SPEC, context, happened
+from tests.stages.conftest import SPEC, context, happened, rows
 from vnquant.spec import RunSpec
 from vnquant.stages import run_stage
 from vnquant.stages.context import Context
-from vnquant.stockformer.files import load_model
 from vnquant.training.stack import Stack
 
 FOUR: RunSpec = SPEC.model_copy(update={"symbols": ("FPT", "HPG", "MBB", "VCB")})
-
-
-def rows(ctx: Context) -> dict[str, torch.Tensor]:
-    folder = ctx.stage("train") / "models"
-    return {p.stem: load_model(p).row for p in folder.glob("*.safetensors")}
 
 
 def run_out(monkeypatch: pytest.MonkeyPatch, error: Exception, widest: int) -> None:

@@ -45,19 +45,17 @@ def decide(choice: IpexChoice) -> tuple[bool, str]:
             )
         return False, "not installed"
     found = measure()
-    if choice == "auto":
-        if "error" in found:
-            return False, f"cannot be used ({found['error']})"
-        if not found["same"]:
-            return False, "it changes the results"
-        if found["gain"] < GAIN:
-            return False, f"no gain: {found['gain']:.2f}x, less than {GAIN:.2f}x"
-    elif "error" in found:
-        raise UsageError(
-            f"cannot be used ({found['error']})", where="--ipex on", fix="use --ipex auto"
-        )
+    refusal, instead = None, "auto"
+    if "error" in found:
+        refusal = f"cannot be used ({found['error']})"
     elif not found["same"]:
-        raise UsageError("changes the results", where="--ipex on", fix="use --ipex off")
+        refusal, instead = "it changes the results", "off"
+    elif choice == "auto" and found["gain"] < GAIN:
+        refusal = f"no gain: {found['gain']:.2f}x, less than {GAIN:.2f}x"
+    if refusal is not None:
+        if choice == "on":
+            raise UsageError(refusal, where="--ipex on", fix=f"use --ipex {instead}")
+        return False, refusal
     importlib.import_module(MODULE)
     asked = "asked for; " if choice == "on" else ""
     return True, f"{asked}measured gain {found['gain']:.2f}x"

@@ -33,17 +33,19 @@ def reliability(p: Floats, up: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
     bins = _bins(p)
     table = []
     for inside in (bins == b for b in np.unique(bins)):
-        q = p[inside]
-        table.append(
-            {
-                "n": len(q),
-                "low": float(q.min()),
-                "high": float(q.max()),
-                "stated": float(q.mean()),
-                "observed": float(up[inside].mean()),
-            }
-        )
+        table.append(_row(p[inside], up[inside]))
     return table
+
+
+def _row(p: Floats, up: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """One bin of a reliability table."""
+    return {
+        "n": len(p),
+        "low": float(p.min()),
+        "high": float(p.max()),
+        "stated": float(p.mean()),
+        "observed": float(up.mean()),
+    }
 
 
 def expected_calibration_error(p: Floats, up: npt.NDArray[np.bool_]) -> float | None:
@@ -53,7 +55,11 @@ def expected_calibration_error(p: Floats, up: npt.NDArray[np.bool_]) -> float | 
     """
     if len(p) == 0:
         return None
-    gap = np.bincount(_bins(p), weights=p - up)
+    return _binned_error(_bins(p), p, up)
+
+
+def _binned_error(bins: npt.NDArray[np.int64], p: Floats, up: npt.NDArray[np.bool_]) -> float:
+    gap = np.bincount(bins, weights=p - up)
     return float(np.abs(gap).sum() / len(p))
 
 
@@ -81,11 +87,10 @@ def reliability_by_width(
     part = np.minimum((p * bins).astype(np.int64), bins - 1)
     table = []
     for inside in (part == b for b in np.unique(part)):
-        q, n, seen = p[inside], int(inside.sum()), float(up[inside].mean())
-        low, high = wilson(seen, n, level_z)
-        row = {"n": n, "low": float(q.min()), "high": float(q.max()), "stated": float(q.mean())}
-        row |= {"observed": seen, "gap": seen - row["stated"]}
-        table.append(row | {"observed_low": low, "observed_high": high})
+        row = _row(p[inside], up[inside])
+        low, high = wilson(row["observed"], row["n"], level_z)
+        gap = row["observed"] - row["stated"]
+        table.append(row | {"gap": gap, "observed_low": low, "observed_high": high})
     return table
 
 
@@ -109,14 +114,15 @@ def brier_parts(p: Floats, up: npt.NDArray[np.bool_]) -> dict[str, float] | None
     good), how far the bins' outcomes lie apart (large is good), the variance of the outcome, and
     what the spread of probabilities inside bins adds.
     """
-    if len(p) == 0:
+    score = brier_score(p, up)
+    if score is None:
         return None
     bins = reliability(p, up)
     n = np.array([row["n"] for row in bins]) / len(p)
     stated, seen = (np.array([row[k] for row in bins]) for k in ("stated", "observed"))
     base = float(up.mean())
     parts = {
-        "score": float(np.mean((p - up) ** 2)),
+        "score": score,
         "reliability": float(n @ (stated - seen) ** 2),
         "resolution": float(n @ (seen - base) ** 2),
         "uncertainty": base * (1 - base),
@@ -141,6 +147,5 @@ def calibration_p_value(
     bins = _bins(p)
     reached = 0
     for _ in range(samples):
-        gap = np.bincount(bins, weights=p - (generator.random(len(p)) < p))
-        reached += float(np.abs(gap).sum() / len(p)) >= seen - 1e-12
+        reached += _binned_error(bins, p, generator.random(len(p)) < p) >= seen - 1e-12
     return (reached + 1) / (samples + 1)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vnquant.errors import DataError
+from vnquant.evaluation.correlation import correlation_series
 from vnquant.evaluation.intervals import (
     block_length,
     percentile_interval,
@@ -20,7 +21,6 @@ from vnquant.evaluation.intervals import (
     two_sided_p,
 )
 from vnquant.evaluation.metrics import FLAT, horizon_of
-from vnquant.evaluation.overlap import correlation_series
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ Sums are over the table's H horizons. Undefined values are None, never NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,11 @@ from vnquant.evaluation.calibration import (
     expected_calibration_error,
     reliability,
 )
+from vnquant.evaluation.correlation import (
+    MIN_CROSS_SECTION,
+    correlation_series,
+    standardised,
+)
 from vnquant.evaluation.intervals import (
     block_length,
     newey_west_se,
@@ -36,9 +41,6 @@ Floats = npt.NDArray[np.float64]
 
 FLAT = 1e-6
 """Log returns; the smallest tick on a dear share is fifty times as large."""
-
-MIN_CROSS_SECTION = 5
-"""A date needs this many symbols for a cross-sectional correlation."""
 
 
 @dataclass(frozen=True)
@@ -244,45 +246,18 @@ def _leaves_out_zero(interval: list[float]) -> bool:
 
 def _information(rows: _Rows, forecast: Floats, realised: Floats) -> dict[str, Any]:
     lag = rows.mu.shape[1] - 1
-    counts = np.bincount(rows.date)
-    wide = counts[rows.date] >= MIN_CROSS_SECTION
-    result: dict[str, Any] = {"ic_kind": "cross_sectional" if wide.any() else "time_series"}
+    cross_sectional = bool((np.bincount(rows.date) >= MIN_CROSS_SECTION).any())
+    result: dict[str, Any] = {"ic_kind": "cross_sectional" if cross_sectional else "time_series"}
     for name, ranked in (("ic", False), ("rank_ic", True)):
-        if wide.any():
-            group = rows.date[wide]
-            z = _standardised((forecast[wide], realised[wide]), group, ranked)
-            value, se = _cross_sectional(z[0] * z[1], group, lag)
+        if cross_sectional:
+            series = correlation_series(forecast, realised, rows.date, ranked=ranked)
+            series = series[np.isfinite(series)]
+            value, se = _mean(series), newey_west_se(series, lag)
         else:
-            z = _standardised((forecast, realised), rows.symbol, ranked)
+            z = standardised((forecast, realised), rows.symbol, ranked)
             value, se = _time_series(z[0], z[1], rows.symbol, rows.date, lag)
         result |= {name: value, f"{name}_se": se}
     return result
-
-
-def _standardised(
-    columns: Iterable[Floats], group: npt.NDArray[np.int64], ranked: bool
-) -> list[Floats]:
-    """Each column with mean 0 and deviation 1 inside its group; NaN where it does not vary."""
-    result = []
-    count = np.maximum(np.bincount(group), 1) if len(group) else np.ones(1)
-    for column in columns:
-        values = pd.Series(column).groupby(group).rank().to_numpy() if ranked else column
-        centred = values - (np.bincount(group, weights=values) / count)[group]
-        deviation = np.sqrt(np.bincount(group, weights=centred**2) / count)
-        scale = np.sqrt(np.bincount(group, weights=values**2) / count)
-        # What is left of a constant after subtracting its mean is rounding, not variation.
-        deviation[deviation <= 1e-12 * scale] = np.nan
-        result.append(centred / deviation[group])
-    return result
-
-
-def _cross_sectional(
-    product: Floats, date: npt.NDArray[np.int64], lag: int
-) -> tuple[float | None, float | None]:
-    days, index = np.unique(date, return_inverse=True)
-    series = np.bincount(index, weights=product, minlength=len(days)) / np.bincount(index)
-    series = series[np.isfinite(series)]
-    return _mean(series), newey_west_se(series, lag)
 
 
 def _time_series(

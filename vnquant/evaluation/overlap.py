@@ -8,11 +8,10 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from vnquant.errors import UsageError
+from vnquant.evaluation.correlation import correlation_series
 from vnquant.evaluation.intervals import newey_west_se
-from vnquant.evaluation.metrics import MIN_CROSS_SECTION
 
 Floats = npt.NDArray[np.float64]
 
@@ -76,30 +75,6 @@ def mean_test(series: Floats, horizon: int, *, lag: int | None = None) -> MeanTe
     if not se or se <= 1e-15 * float(np.abs(x).max()):
         return MeanTest(len(x), mean, se, None, None, chosen)
     return MeanTest(len(x), mean, se, mean / se, two_sided(mean / se), chosen)
-
-
-def correlation_series(
-    forecast: Floats, realised: Floats, date: npt.NDArray[np.int64], *, ranked: bool
-) -> Floats:
-    """Cross-sectional correlation of every date in rising order, ``[D]``: IC, or ranked RankIC.
-
-    NaN for dates with fewer than `MIN_CROSS_SECTION` symbols or without variation.
-
-    Args:
-        forecast, realised: ``[N]``. date: ``[N]``, anything that sorts in time.
-    """
-    _, day = np.unique(date, return_inverse=True)
-    n = np.bincount(day)
-    columns = []
-    for values in (forecast, realised):
-        v = pd.Series(values).groupby(day).rank().to_numpy(np.float64) if ranked else values
-        centred = v - (np.bincount(day, weights=v) / n)[day]
-        scale = np.sqrt(np.bincount(day, weights=v**2) / n)
-        deviation = np.sqrt(np.bincount(day, weights=centred**2) / n)
-        deviation[deviation <= 1e-12 * scale] = np.nan
-        columns.append(centred / deviation[day])
-    series = np.bincount(day, weights=columns[0] * columns[1]) / n
-    return np.where(n >= MIN_CROSS_SECTION, series, np.nan)
 
 
 def information(

@@ -56,8 +56,7 @@ def publish(
     interval: float,
 ) -> None:
     """Publish finished artefacts, verified, and nothing twice."""
-    import os
-
+    from vnquant.accelerators import affinity
     from vnquant.errors import TERMINATED
     from vnquant.host.cpus import parse
 
@@ -67,7 +66,7 @@ def publish(
         return
     publisher = _publisher(workspace, remote, run)
     if cpuset:
-        os.sched_setaffinity(0, set(parse(cpuset)) & os.sched_getaffinity(0))
+        affinity.bind(affinity.given() & set(parse(cpuset)))
     if not watch:
         with publisher.alone():
             saved = publisher.drain()

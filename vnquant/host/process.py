@@ -158,6 +158,12 @@ def collect(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
+def runs(pid: int, started: float | None) -> bool:
+    """`alive`, for what may be a child of ours and may never have been seen running."""
+    collect(pid)
+    return started is not None and alive(pid, started)
+
+
 def alive(pid: int, started: float) -> bool:
     """Whether the process of this number is still the one that began at ``started``."""
     began = started_at(pid)

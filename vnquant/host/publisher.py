@@ -26,7 +26,7 @@ from vnquant.errors import DataError, RetryableError
 from vnquant.host import discovery
 from vnquant.host.launch import settle
 from vnquant.host.records import launches
-from vnquant.host.stores import Artefact, Receipt, Store, open_store
+from vnquant.host.stores import Artefact, Receipt, Store, batches, open_store
 from vnquant.workspace import read_json, write_json
 
 BATCH_FILES, BATCH_BYTES = 64, 256_000_000
@@ -138,9 +138,8 @@ class Publisher:
         """
         saved: list[Receipt] = []
         for wave in self.backlog():
-            batches = split(wave)
             with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-                futures = [pool.submit(self._publish, batch) for batch in batches]
+                futures = [pool.submit(self._publish, batch) for batch in split(wave)]
                 results = [(f, f.exception()) for f in futures]
             saved += [r for f, error in results if error is None for r in f.result()]
             self._remember()
@@ -274,16 +273,8 @@ def _stamp(path: Path) -> list[int]:
 
 def split(artefacts: Sequence[Artefact]) -> list[list[Artefact]]:
     """Batches of at most `BATCH_FILES` files and about `BATCH_BYTES` bytes, in order."""
-    batches: list[list[Artefact]] = []
-    size = 0
+    sized = []
     for artefact in artefacts:
-        try:
-            own = artefact.path.stat().st_size
-        except OSError:
-            continue
-        if not batches or len(batches[-1]) >= BATCH_FILES or size + own > BATCH_BYTES:
-            batches.append([])
-            size = 0
-        batches[-1].append(artefact)
-        size += own
-    return batches
+        with contextlib.suppress(OSError):  # pruned meanwhile
+            sized.append((artefact, artefact.path.stat().st_size))
+    return batches(sized, BATCH_FILES, BATCH_BYTES)

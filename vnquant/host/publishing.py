@@ -70,11 +70,7 @@ class Beside:
         self._process = (pid, process.started_at(pid))
 
     def _alive(self) -> bool:
-        if self._process is None:
-            return False
-        process.collect(self._process[0])
-        pid, started = self._process
-        return started is not None and process.alive(pid, started)
+        return self._process is not None and process.runs(*self._process)
 
     def conclude(self) -> str:
         """Wait for the publisher, for a while; one sentence about what is saved.

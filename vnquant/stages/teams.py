@@ -14,22 +14,26 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from vnquant.accelerators.affinity import Cpus
 from vnquant.errors import RETRY, RetryableError, Stopped
+from vnquant.events import Event
 from vnquant.stages.fleet import Fleet
 from vnquant.stages.worker import Advance
 from vnquant.training.watch import Watch
 
-Event = dict[str, Any]
 POLL = 0.2
+
+
+Inbox: TypeAlias = "queue.Queue[tuple[Team, Event | None]]"
+"""A team and its event; None: it has ended."""
 
 
 class Team:
     """A child process, and the thread that reads its events."""
 
-    def __init__(self, number: int, job: Event, inbox: queue.Queue[tuple[Team, Event | None]]):
+    def __init__(self, number: int, job: dict[str, Any], inbox: Inbox) -> None:
         self.number = number
         self.cpus: Cpus = job["options"]["cpus"]
         self.steps = 0
@@ -48,7 +52,7 @@ class Team:
         self.process.stdin.flush()
         threading.Thread(target=self._read, args=(inbox,), daemon=True).start()
 
-    def _read(self, inbox: queue.Queue[tuple[Team, Event | None]]) -> None:
+    def _read(self, inbox: Inbox) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             inbox.put((self, json.loads(line)))
@@ -67,7 +71,7 @@ def train_in_teams(
         Stopped: a signal came; every team saved a checkpoint.
         RetryableError: every team was lost, and models are left to train.
     """
-    inbox: queue.Queue[tuple[Team, Event | None]] = queue.Queue()
+    inbox: Inbox = queue.Queue()
     crew: list[Team] = []
     try:
         for number, cpus in enumerate(teams):
@@ -97,7 +101,7 @@ def train_in_teams(
     return [t.report for t in crew if t.report is not None]
 
 
-def _job(fleet: Fleet, cpus: Cpus, watch: Watch, count: int) -> Event:
+def _job(fleet: Fleet, cpus: Cpus, watch: Watch, count: int) -> dict[str, Any]:
     ctx = fleet.ctx
     options = replace(
         ctx.options,
@@ -120,7 +124,7 @@ def _job(fleet: Fleet, cpus: Cpus, watch: Watch, count: int) -> Event:
 def _follow(
     fleet: Fleet,
     crew: Sequence[Team],
-    inbox: queue.Queue[tuple[Team, Event | None]],
+    inbox: Inbox,
     watch: Watch,
     advance: Advance,
 ) -> None:

@@ -50,9 +50,10 @@ def run(ctx: Context) -> dict[str, Any]:
     fleet = Fleet(ctx, [ModelId(s, m) for s in symbols for m in members])
     profile, limit = ctx.profile, ctx.options.memory_limit or memory_limit()
     teams = _teams(ctx)
+    workers = max(1, len(teams))
     ctx.events.emit("training", models=len(fleet.wanted), symbols=len(symbols), **profile.to_dict())
     began = time.perf_counter()
-    fleet.plan(max(1, len(teams)), limit // max(1, len(teams)))
+    fleet.plan(workers, limit // workers)
     watch = open_watch(ctx, limit)
     watch.memory.sample()
     done, total = fleet.finished_steps, fleet.total_steps

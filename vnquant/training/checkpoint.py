@@ -8,10 +8,9 @@ it was in then: a run begun at M = 306 resumes at M = 4. Several workers may sha
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 
 from vnquant.training.data import ModelId
 from vnquant.training.stack import ROW_TENSORS, Ledger, Stack
-from vnquant.workspace import read_json, write_json, written_aside
+from vnquant.workspace import locked, read_json, write_json, written_aside
 
 FORMAT = 1
 KEPT_VERSIONS = 2  # of each model: the newest, and one to fall back on if it was damaged
@@ -86,13 +85,9 @@ class Checkpoints:
             write_json(done, meta)
         return done
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> AbstractContextManager[bool]:
         """One worker at a time numbers, writes or deletes checkpoints."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+        return locked(self.path / "lock")
 
     def _usable(self, done: Path) -> dict[str, Any] | None:
         """The metadata of a whole, undamaged checkpoint of this spec, else None."""

@@ -9,15 +9,13 @@ was killed is taken up by the next one that looks, from its newest checkpoint.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vnquant.stockformer.layout import Shape
 from vnquant.training.data import ModelId
-from vnquant.workspace import read_json, write_json
+from vnquant.workspace import locked, read_json, write_json
 
 Unit = list[ModelId]
 POLL = 0.5
@@ -133,23 +131,9 @@ class UnitQueue:
 
     def _hold(self, locks: contextlib.ExitStack, unit: Unit) -> bool:
         """Take a unit's lock; a unit is known by its first model."""
-        return _lock(locks, self.folder / "claims" / f"{unit[0]}.lock", wait=False)
+        path = self.folder / "claims" / f"{unit[0]}.lock"
+        return locks.enter_context(locked(path, wait=False))
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> contextlib.AbstractContextManager[bool]:
         """Plans and claims are made by one worker at a time."""
-        with contextlib.ExitStack() as locks:
-            _lock(locks, self.folder / "claims" / "plan.lock", wait=True)
-            yield
-
-
-def _lock(locks: contextlib.ExitStack, path: Path, *, wait: bool) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(descriptor)
-        return False
-    locks.callback(os.close, descriptor)
-    return True
+        return locked(self.folder / "claims" / "plan.lock")

@@ -18,10 +18,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from vnquant.errors import DataError, UsageError
 from vnquant.host.findings import Finding
+
+T = TypeVar("T")
 
 INCOMING, RECEIPTS = ".incoming", "receipts"
 
@@ -89,6 +91,23 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, algorithm).hexdigest()
+
+
+def batches(sized: Iterable[tuple[T, int]], files: int, size: int) -> list[list[T]]:
+    """Parts of at most ``files`` items and ``size`` bytes, in order; a bigger item is alone.
+
+    Args:
+        sized: items with their bytes.
+    """
+    parts: list[list[T]] = []
+    held = 0
+    for item, own in sized:
+        if not parts or len(parts[-1]) >= files or held + own > size:
+            parts.append([])
+            held = 0
+        parts[-1].append(item)
+        held += own
+    return parts
 
 
 def checked_name(name: str) -> str:

@@ -190,10 +190,12 @@ class RcloneStore:
     ) -> None:
         incoming = f"{INCOMING}/{name}"
         wrong: list[str] = []
+        # Big enough that the start of a process is nothing beside the transfer.
+        parts = stores.batches(((r, r.size) for r in new), PART_FILES, PART_BYTES)
         # What must be downloaded to be verified comes down while the next part goes up.
         with ThreadPoolExecutor(1) as verifier:
             looks = []
-            for part in [new] if self._hash else split(new):
+            for part in [new] if self._hash else parts:
                 self._send(incoming, outbox, part)
                 looks.append(verifier.submit(self._differing, incoming, part, told))
             for look in looks:
@@ -217,7 +219,7 @@ class RcloneStore:
             *("copy", str(outbox), self._path(incoming)),
             *("--files-from-raw", "-", "--no-traverse", "--no-check-dest", "--ignore-times"),
             size=sum(r.size for r in part),
-            input="".join(f"{r.stored}\n" for r in part).encode(),
+            input=_listed(part),
         )
 
     def _differing(
@@ -233,7 +235,7 @@ class RcloneStore:
             *("hashsum", own or "sha256", *download, self._path(folder)),
             *("--files-from-raw", "-", "--no-traverse"),
             size=size,
-            input="".join(f"{r.stored}\n" for r in receipts).encode(),
+            input=_listed(receipts),
             missing_ok=True,
         )
         there = {}
@@ -273,16 +275,6 @@ class RcloneStore:
             return [_moved(inbox / r.stored, into / stores.checked_name(r.name)) for r in wanted]
 
 
-def split(receipts: Sequence[Receipt]) -> list[list[Receipt]]:
-    """Parts big enough that the start of a process is nothing beside the transfer."""
-    parts: list[list[Receipt]] = [[]]
-    for receipt in receipts:
-        if len(parts[-1]) >= PART_FILES or sum(r.size for r in parts[-1]) >= PART_BYTES:
-            parts.append([])
-        parts[-1].append(receipt)
-    return parts
-
-
 def drive_finding(remote: str) -> Finding | None:
     """Google Drive needs a client id of its own: rclone's shared one is being retired."""
     done = process.run(["rclone", "config", "dump"], timeout=20, check=False)
@@ -297,6 +289,11 @@ def drive_finding(remote: str) -> Finding | None:
             "make one (docs/publishing.md) and give it to rclone: the shared one is being retired",
         )
     return None
+
+
+def _listed(receipts: Sequence[Receipt]) -> bytes:
+    """Stored names, as ``--files-from-raw -`` reads them."""
+    return "".join(f"{r.stored}\n" for r in receipts).encode()
 
 
 def _beside(receipt: Receipt) -> str:

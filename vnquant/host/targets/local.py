@@ -109,12 +109,7 @@ def _processes(record: Record) -> list[tuple[int, float | None]]:
 
 def _running(record: Record) -> list[int]:
     """Those of its processes that are alive, the supervisor first."""
-    found = []
-    for pid, started in _processes(record):
-        process.collect(pid)
-        if started is not None and process.alive(pid, started):
-            found.append(pid)
-    return found
+    return [pid for pid, started in _processes(record) if process.runs(pid, started)]
 
 
 def _signal(pid: int, signum: signal.Signals) -> None:
