@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vnquant.accelerators.profile import Profile
     from vnquant.features.panel import Panel
     from vnquant.features.windows import Windows
+    from vnquant.stages.kernels import Precompiling
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Context:
     """Bars that the caller has already loaded for this very spec, to save reading them twice."""
     current: set[str] = field(default_factory=set)
     """Stages that this process has found finished, or has finished."""
+    precompiling: Precompiling | None = None
+    """Processes that compile the GPU's kernels meanwhile."""
 
     @property
     def spec(self) -> RunSpec:

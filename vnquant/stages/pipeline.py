@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 from vnquant import manifest
 from vnquant.accelerators import affinity
 from vnquant.errors import PartialFailure
+from vnquant.stages import kernels
 from vnquant.stages.context import Context
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -71,13 +72,23 @@ def run_stage(ctx: Context, name: str) -> dict[str, Any]:
     return content
 
 
+def _needs_training(name: str) -> bool:
+    return any(needed == "train" or _needs_training(needed) for needed in NEEDS[name])
+
+
 def run_stages(ctx: Context, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Run several stages in order; symbols that fail do not stop the others.
 
     Raises:
         PartialFailure: every stage finished, but some symbols failed on the way.
     """
-    markers = {name: run_stage(ctx, name) for name in names}
+    if any(name == "train" or _needs_training(name) for name in names):
+        ctx.precompiling = kernels.start(ctx)
+    try:
+        markers = {name: run_stage(ctx, name) for name in names}
+    finally:
+        if ctx.precompiling is not None:
+            ctx.precompiling.stop()
     failed: dict[str, str] = {}
     for stage in STAGES:
         failed |= (ctx.stage(stage).done() or {}).get("failed") or {}

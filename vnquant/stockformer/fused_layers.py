@@ -261,7 +261,12 @@ class Layers:
         """``x^T grad`` over a model's tokens, into the gradient's row."""
         size = (x.shape[2], grad.shape[2])
         here = self.gradient[:, self.at[name] : self.at[name] + self.sizes[name]]
-        here.unflatten(1, size).copy_(torch.bmm(x.transpose(1, 2), grad))
+        place = here.unflatten(1, size)
+        if x.is_cuda:
+            # Straight into the row, without rounding the sums to bfloat16 on the way.
+            torch.bmm(x.transpose(1, 2), grad, out_dtype=place.dtype, out=place)
+        else:
+            place.copy_(torch.bmm(x.transpose(1, 2), grad))
 
     def _sums(self, partial: torch.Tensor, *names: str) -> None:
         """Add up the tiles' partial sums ``[M, tiles, W]`` and place them one after the other."""

@@ -6,7 +6,6 @@ the layers of a 4-, 5- and 6-layer model are the same code on the same shapes.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple, Protocol
@@ -14,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from vnquant.accelerators import launchers
 from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.losses import per_model_loss
 from vnquant.stockformer.model import PLAIN, Drop, Pieces
@@ -23,7 +23,6 @@ COMPILED_WIDTHS = 2
 """Distinct stack widths inside a round when compiled: each costs a compilation."""
 GRAPH_WIDTHS = 4
 """The same for CUDA graphs: each costs a capture."""
-COMPILERS = ("cc", "gcc", "clang")
 
 
 class Gradient(Protocol):
@@ -93,17 +92,20 @@ def fused_kernels() -> Kernels:
 def choose_kernels(shape: Shape, device: torch.device, dtype: torch.dtype) -> Kernels:
     """The fastest kernels for a stack of this shape: fused where they can be, else compiled.
 
-    Both need a C compiler when they run (Triton builds its launcher with it); an image without
-    one computes with the plain kernels.
+    Both need a C compiler when they run. Where there is none, the fused ones can do with the
+    ready-made modules of an image; other sizes are computed with the plain kernels.
     """
-    if not any(map(shutil.which, COMPILERS)):
+    ready = None if launchers.compiler() else launchers.folder()
+    if not launchers.compiler() and ready is None:
         return PLAIN_KERNELS
     if device.type == "cuda" and dtype == torch.bfloat16 and find_spec("triton") is not None:
         from vnquant.stockformer.fused_layers import supports
 
         if supports(shape):
+            if ready is not None:
+                launchers.use(ready)
             return fused_kernels()
-    return compiled_kernels()
+    return PLAIN_KERNELS if ready else compiled_kernels()
 
 
 def round_widths(steps: np.ndarray, limit: int | None) -> np.ndarray:
