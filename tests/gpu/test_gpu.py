@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,6 +219,54 @@ def test_sigkill_and_resume_gives_the_same_bits(tmp_path: Path) -> None:
     subprocess.run(words("killed"), check=True, stderr=subprocess.DEVNULL)
     assert kills >= 1
     assert weights(tmp_path / "killed") == weights(tmp_path / "straight")
+
+
+def train_with(
+    spec: Path, workspace: Path, cache: Path, variables: dict[str, str]
+) -> list[dict[str, object]]:
+    """Train in a process with a cache of its own for Triton; the run's events."""
+    words = ["--spec", str(spec), "--workspace", str(workspace), "--device", "cuda"]
+    subprocess.run(
+        [sys.executable, "-m", "vnquant", "run", "train", *words],
+        env={**os.environ, "TRITON_CACHE_DIR": str(cache), **variables},
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    return list(read_events(next(workspace.glob("runs/*/events.jsonl"))))
+
+
+def kernels_in(cache: Path) -> set[str]:
+    return {p.parent.name for p in cache.glob("*/*.cubin")}
+
+
+def precompile(spec: Path, cache: Path, *words: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "vnquant.training.precompile", str(spec), *words],
+        env={**os.environ, "TRITON_CACHE_DIR": str(cache)},
+        check=True,
+    )
+
+
+def test_what_is_compiled_beforehand_is_what_a_run_needs(tmp_path: Path) -> None:
+    spec = spec_file(tmp_path, epochs=2)
+    precompile(spec, tmp_path / "alone")
+    events = train_with(spec, tmp_path / "run", tmp_path / "cache", {})
+    (event,) = [e for e in events if e["event"] == "precompiled"]
+    assert "failed" not in event
+    assert kernels_in(tmp_path / "cache") == kernels_in(tmp_path / "alone") != set()
+
+
+def test_without_a_compiler_ready_made_modules_give_the_same_bits(tmp_path: Path) -> None:
+    spec, modules = spec_file(tmp_path, epochs=2), tmp_path / "modules"
+    precompile(spec, tmp_path / "building", "--capability", "80", "--collect", str(modules))
+    train_with(spec, tmp_path / "with", tmp_path / "cache1", {})
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "nvidia-smi").symlink_to(shutil.which("nvidia-smi") or "/nonexistent")
+    alone = {"PATH": str(tools), "CC": "", "VNQUANT_LAUNCHERS": str(modules)}
+    events = train_with(spec, tmp_path / "without", tmp_path / "cache2", alone)
+    assert not [e for e in events if e["event"] == "plain_kernels"]
+    assert weights(tmp_path / "without") == weights(tmp_path / "with")
 
 
 def train_stage(

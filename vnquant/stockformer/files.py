@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.numpy import load, save
 
 from vnquant.errors import DataError
 from vnquant.stockformer.layout import Shape
@@ -49,18 +50,29 @@ class ModelFile:
 
 def encode(shape: Shape, row: torch.Tensor, storage: str) -> bytes:
     """Serialise one row as safetensors bytes in the given storage type."""
-    tensors: dict[str, torch.Tensor] = {}
-    for name, value in shape.views(row.unsqueeze(0)).items():
-        tensor = value[0].contiguous()
+    # By NumPy: many models are written side by side, and threads that each start a team of
+    # OpenMP threads for a small tensor get in each other's way.
+    tensors: dict[str, np.ndarray] = {}
+    for name, value in shape.views(row.detach().unsqueeze(0)).items():
+        tensor = np.ascontiguousarray(value[0].numpy())
         if storage == "int8" and tensor.ndim == 2:
-            scale = tensor.abs().amax(0).clamp(min=1e-12) / 127.0
-            tensors[name] = (tensor / scale).round().to(torch.int8)
+            scale = np.maximum(np.abs(tensor).max(0), np.float32(1e-12)) / np.float32(127.0)
+            tensors[name] = np.rint(tensor / scale).astype(np.int8)
             tensors[f"{name}.scale"] = scale
         elif storage == "float16" and tensor.ndim == 2:
-            tensors[name] = tensor.to(torch.float16)
+            tensors[name] = tensor.astype(np.float16)
         else:
             tensors[name] = tensor
     return save(tensors, metadata={"format": "pt"})
+
+
+def least_bytes(shape: Shape, storage: str) -> int:
+    """Bytes of the tensors alone, without the file's header."""
+    width = {"float32": 4, "float16": 2, "int8": 1}[storage]
+    matrices = [p for p in shape.parameters if len(p.shape) == 2]
+    rest = sum(p.size for p in shape.parameters) - sum(p.size for p in matrices)
+    scales = sum(p.shape[1] for p in matrices) if storage == "int8" else 0
+    return width * sum(p.size for p in matrices) + 4 * (rest + scales)
 
 
 def decode(shape: Shape, content: bytes) -> torch.Tensor:
@@ -70,15 +82,15 @@ def decode(shape: Shape, content: bytes) -> torch.Tensor:
         KeyError, ValueError, SafetensorError: the bytes are not a model of this shape.
     """
     tensors = load(content)
-    row = torch.zeros(shape.row)
+    row = np.zeros(shape.row, dtype=np.float32)
     for p in shape.parameters:
-        value = tensors[p.name].float()
-        if tuple(value.shape) != p.shape:
-            raise ValueError(f"{p.name} has shape {tuple(value.shape)}, expected {p.shape}")
+        value = tensors[p.name].astype(np.float32)
+        if value.shape != p.shape:
+            raise ValueError(f"{p.name} has shape {value.shape}, expected {p.shape}")
         if f"{p.name}.scale" in tensors:
             value = value * tensors[f"{p.name}.scale"]
-        row[p.offset : p.offset + p.size] = value.flatten()
-    return row
+        row[p.offset : p.offset + p.size] = value.ravel()
+    return torch.from_numpy(row)
 
 
 def save_model(path: Path, shape: Shape, row: torch.Tensor, meta: dict[str, Any]) -> dict[str, Any]:
@@ -89,12 +101,15 @@ def save_model(path: Path, shape: Shape, row: torch.Tensor, meta: dict[str, Any]
     """
     row = row.detach().float().cpu()
     for storage in STORAGES:
+        if least_bytes(shape, storage) > MAX_BYTES:
+            continue
         content = encode(shape, row, storage)
         if len(content) <= MAX_BYTES:
             break
     else:
         raise DataError(
-            f"the model needs {len(content):,} bytes even as int8, over {MAX_BYTES:,}",
+            f"the model needs {least_bytes(shape, 'int8'):,} bytes even as int8, "
+            f"over {MAX_BYTES:,}",
             where=path.name,
             fix="choose fewer layers or a smaller d_model",
         )

@@ -1,0 +1,167 @@
+"""Kernels compiled beforehand: without a GPU, in parts, and with ready-made C modules."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from vnquant.events import Events
+from vnquant.spec import MemberSpec, ModelSpec, RunSpec
+from vnquant.stages import kernels, run_stages
+from vnquant.stages.context import Context, Options
+from vnquant.workspace import Workspace
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+needs_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler")
+SPEC = RunSpec(
+    symbols=("FPT", "VCB"),
+    data={"start": "2019-01-01"},
+    windows={"validation_start": "2021-06-01", "test_start": "2022-06-01"},
+    model=ModelSpec(d_model=64, heads=4, d_ff=128, members=(MemberSpec(layers=2, dropout=0.1),)),
+    training={"epochs": 1, "batch_size": 128},
+)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.json"
+    path.write_text(SPEC.canonical_json())
+    return path
+
+
+def precompile(
+    spec: Path, cache: Path, *words: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vnquant.training.precompile", str(spec), *words],
+        env={**os.environ, "TRITON_CACHE_DIR": str(cache), **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def compiled(cache: Path) -> set[str]:
+    """Kernels by name and key."""
+    return {f"{p.parent.name}/{p.name}" for p in cache.glob("*/*.cubin")}
+
+
+@needs_triton
+def test_parts_make_together_what_one_process_makes(spec: Path, tmp_path: Path) -> None:
+    whole, shared = tmp_path / "whole", tmp_path / "shared"
+    done = precompile(spec, whole, "--capability", "80")
+    assert done.returncode == 0, done.stderr
+    names = {path.split("/")[1].removesuffix(".cubin") for path in compiled(whole)}
+    assert {"residual_feed_forward_backward", "attention", "adamw", "embed"} <= names
+    sizes = []
+    for part in "01":
+        before = len(compiled(shared))
+        precompile(spec, shared, "--capability", "80", "--parts", "2", "--part", part)
+        sizes.append(len(compiled(shared)) - before)
+    assert compiled(shared) == compiled(whole)
+    assert min(sizes) > 0
+
+
+@needs_triton
+def test_other_gpus_get_other_code(spec: Path, tmp_path: Path) -> None:
+    made = {}
+    for capability in ("80", "90"):  # a quarter of the kernels is enough to see it
+        words = ("--capability", capability, "--parts", "4", "--part", "1")
+        precompile(spec, tmp_path / capability, *words)
+        made[capability] = compiled(tmp_path / capability)
+    names = [{key.split("/")[1] for key in keys} for keys in made.values()]
+    assert names[0] == names[1]
+    assert made["80"]
+    assert not made["80"] & made["90"]
+
+
+def test_without_a_gpu_there_is_nothing_to_do(spec: Path, tmp_path: Path) -> None:
+    done = precompile(spec, tmp_path / "cache", PATH="/nonexistent")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert not (tmp_path / "cache").exists()
+
+
+@needs_triton
+@needs_compiler
+def test_ready_made_modules_are_found_and_missing_ones_named(spec: Path, tmp_path: Path) -> None:
+    modules, empty = tmp_path / "modules", tmp_path / "empty"
+    empty.mkdir()
+    words = ("--capability", "80", "--parts", "4", "--part", "1")
+    made = precompile(spec, tmp_path / "a", *words, "--collect", str(modules))
+    assert made.returncode == 0, made.stderr
+    assert list(modules.glob("*.so"))
+    # Modules depend on signatures alone: another GPU and a fresh cache need no others.
+    words = ("--capability", "90", "--parts", "4", "--part", "1")
+    assert precompile(spec, tmp_path / "b", *words, "--check", str(modules)).returncode == 0
+    missing = precompile(spec, tmp_path / "c", *words, "--check", str(empty))
+    assert missing.returncode != 0
+    assert "no ready-made Triton module" in missing.stderr
+    assert str(empty) in missing.stderr
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    workspace = Workspace(tmp_path / "w").create()
+    run = workspace.run(SPEC)
+    run.prepare()
+    return Context(workspace, run, Events(run.path / "events.jsonl"), Options())
+
+
+def with_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """A machine whose driver has its tool; torch sees no GPU all the same."""
+    program(folder / "bin", "nvidia-smi", answer)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder / "cache"))
+
+
+@needs_triton
+def test_a_run_compiles_while_it_reads_prices(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpu(tmp_path, monkeypatch, "echo 9.0")
+    run_stages(context, ["train"])
+    (event,) = [e for e in events(context) if e["event"] == "precompiled"]
+    assert "failed" not in event
+    assert compiled(tmp_path / "cache")
+    assert kernels.start(context) is None  # all is trained
+
+
+@needs_triton
+def test_a_failed_head_start_costs_the_run_nothing(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpu(tmp_path, monkeypatch, "echo 1.0")  # no compiler knows of it
+    run_stages(context, ["train"])
+    (event,) = [e for e in events(context) if e["event"] == "precompiled"]
+    assert event["failed"]
+    assert context.stage("train").done() is not None
+
+
+@pytest.mark.parametrize("options", [{"device": "cpu"}, {"compiled": False}])
+def test_nothing_is_compiled_that_will_not_run(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    with_gpu(tmp_path, monkeypatch, "exit 1")
+    context.options = Options(**options)
+    assert kernels.start(context) is None
+
+
+def events(context: Context) -> list[dict[str, object]]:
+    from vnquant.events import read_events
+
+    return list(read_events(context.run.path / "events.jsonl"))
