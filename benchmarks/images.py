@@ -1,14 +1,15 @@
 """Measure the real images: ``./just test-images``. Writes a dated report.
 
 Builds the IPEX image with every step repeated and the CUDA image on the layers that they share,
-both again with everything cached, runs the main job in the IPEX image, and rebuilds one image from
-its commit to compare digests. Needs a container engine, about 40 GB of disk and half an hour.
+both again with everything cached, runs the main job in the IPEX image, looks whether the CUDA image
+has what Triton needs, and rebuilds it from its commit to compare digests. Needs a container engine, about 40 GB of disk and half an hour.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from vnquant.host import images
 from vnquant.host.image_build import NAME, Options
 from vnquant.host.image_context import checkout
 from vnquant.host.image_engine import client
+from vnquant.spec import PRESETS
 
 SPEC = Path("compose", "demo.json")
 STAGES = ("ingest", "features", "train", "evaluate", "deploy", "forecast")
@@ -112,6 +114,26 @@ def measure(variant: str, options: Options) -> dict[str, Any]:
     }
 
 
+def triton_modules(tag: str) -> bool:
+    """Whether the image brings every C module that the kernels of the presets ask for."""
+    checks = [
+        f"TRITON_CACHE_DIR=/tmp/{n} python -m vnquant.training.precompile /{n}.json"
+        f" --capability {capability} --check $VNQUANT_LAUNCHERS"
+        for n in ("base", "small")
+        for capability in (80, 90)
+    ]
+    spec = json.loads((checkout() / SPEC).read_text("utf-8"))
+    with tempfile.TemporaryDirectory() as name:
+        mounts = []
+        for preset, model in PRESETS.items():
+            path = Path(name, f"{preset}.json")
+            path.write_text(json.dumps({**spec, "model": model.model_dump(mode="json")}), "utf-8")
+            mounts += ["-v", f"{path}:/{preset}.json:ro"]
+        Path(name).chmod(0o755)
+        words = [*HARDENED, *mounts, "--entrypoint=sh", tag, "-c", " && ".join(checks)]
+        return subprocess.run(words, stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
 def rebuild(variant: str, options: Options) -> dict[str, Any]:
     """Build the same commit anew; what differs, if anything does."""
     began = time.perf_counter()
@@ -160,6 +182,9 @@ def page(result: dict[str, Any]) -> str:
             f" digest in the manifest: {'yes' if job['image_digest'] else 'no'}; IPEX"
             f" {'on' if job['ipex'] else 'off'} ({job['ipex_reason']}).",
             "",
+            f"Triton's C modules in `{result['modules_image']}`, for both presets and sm_80 and"
+            f" sm_90: {'complete' if result['modules'] else 'INCOMPLETE'}.",
+            "",
             f"Rebuild of `{again['variant']}` from its commit with every step repeated"
             f" ({again['seconds']} s): {differs}.",
             "",
@@ -169,7 +194,8 @@ def page(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base-image", help="instead of the pinned one")
+    base = os.environ.get("BASE_IMAGE")
+    parser.add_argument("--base-image", default=base, help="instead of the pinned one")
     parser.add_argument("--network", default="default")
     parser.add_argument("--cpu", default="cpu-pypi", help="the variant of the IPEX image")
     parser.add_argument("--cuda", default="cuda", help="the second image")
@@ -185,12 +211,15 @@ def main() -> None:
     one, two = (r["layers"] for r in measured.values())
     result["images"] = measured
     result["shared_bytes"] = sum(one[digest] for digest in one.keys() & two.keys())
-    result["rebuild"] = rebuild(args.cpu, fresh)
+    say("looking for Triton's C modules")
+    result["modules_image"] = args.cuda
+    result["modules"] = triton_modules(f"{NAME}:{args.cuda}")
+    result["rebuild"] = rebuild(args.cuda, fresh)
     written = write(args.out, f"{result['date']}-images", result)
     written.with_suffix(".md").write_text(page(result), encoding="utf-8")
     print(page(result))
-    bad = result["main_job"]["exit_code"] != 0 or result["rebuild"]["differences"]
-    sys.exit(1 if bad else 0)
+    good = result["main_job"]["exit_code"] == 0 and result["modules"]
+    sys.exit(0 if good and not result["rebuild"]["differences"] else 1)
 
 
 if __name__ == "__main__":

@@ -55,27 +55,37 @@ def compiled(cache: Path) -> set[str]:
 
 
 @needs_triton
-def test_parts_make_together_what_one_process_makes(spec: Path, tmp_path: Path) -> None:
-    whole, shared = tmp_path / "whole", tmp_path / "shared"
-    done = precompile(spec, whole, "--capability", "80")
-    assert done.returncode == 0, done.stderr
-    names = {path.split("/")[1].removesuffix(".cubin") for path in compiled(whole)}
+def test_processes_make_together_what_one_makes(spec: Path, tmp_path: Path) -> None:
+    for count in "13":
+        done = precompile(spec, tmp_path / count, "--capability", "80", "--processes", count)
+        assert done.returncode == 0, done.stderr
+    names = {path.split("/")[1].removesuffix(".cubin") for path in compiled(tmp_path / "1")}
     assert {"residual_feed_forward_backward", "attention", "adamw", "embed"} <= names
-    sizes = []
-    for part in "01":
-        before = len(compiled(shared))
-        precompile(spec, shared, "--capability", "80", "--parts", "2", "--part", part)
-        sizes.append(len(compiled(shared)) - before)
-    assert compiled(shared) == compiled(whole)
-    assert min(sizes) > 0
+    assert compiled(tmp_path / "1") == compiled(tmp_path / "3")
+
+
+@needs_triton
+def test_every_kernel_belongs_to_one_part(spec: Path, tmp_path: Path) -> None:
+    counts = []
+    for part in range(3):
+        code = (
+            "import sys; from vnquant.spec import load_spec;"
+            "from vnquant.training.precompile import compile_for;"
+            f"print(compile_for(load_spec(sys.argv[1]), 80, {part}, 3))"
+        )
+        words = [sys.executable, "-c", code, str(spec)]
+        variables = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+        done = subprocess.run(words, env=variables, capture_output=True, text=True, check=True)
+        counts.append(int(done.stdout))
+        assert sum(counts) == len(compiled(tmp_path / "cache"))
+    assert min(counts) > 0
 
 
 @needs_triton
 def test_other_gpus_get_other_code(spec: Path, tmp_path: Path) -> None:
     made = {}
-    for capability in ("80", "90"):  # a quarter of the kernels is enough to see it
-        words = ("--capability", capability, "--parts", "4", "--part", "1")
-        precompile(spec, tmp_path / capability, *words)
+    for capability in ("80", "90"):
+        precompile(spec, tmp_path / capability, "--capability", capability)
         made[capability] = compiled(tmp_path / capability)
     names = [{key.split("/")[1] for key in keys} for keys in made.values()]
     assert names[0] == names[1]
@@ -94,12 +104,12 @@ def test_without_a_gpu_there_is_nothing_to_do(spec: Path, tmp_path: Path) -> Non
 def test_ready_made_modules_are_found_and_missing_ones_named(spec: Path, tmp_path: Path) -> None:
     modules, empty = tmp_path / "modules", tmp_path / "empty"
     empty.mkdir()
-    words = ("--capability", "80", "--parts", "4", "--part", "1")
+    words = ("--capability", "80")
     made = precompile(spec, tmp_path / "a", *words, "--collect", str(modules))
     assert made.returncode == 0, made.stderr
     assert list(modules.glob("*.so"))
     # Modules depend on signatures alone: another GPU and a fresh cache need no others.
-    words = ("--capability", "90", "--parts", "4", "--part", "1")
+    words = ("--capability", "90")
     assert precompile(spec, tmp_path / "b", *words, "--check", str(modules)).returncode == 0
     missing = precompile(spec, tmp_path / "c", *words, "--check", str(empty))
     assert missing.returncode != 0

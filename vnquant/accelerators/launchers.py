@@ -7,6 +7,8 @@ and `use` hands them out. Kernels themselves need no compiler but Triton's own.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import logging
 import os
@@ -43,6 +45,9 @@ def _place(folder: Path, source: str) -> Path:
 
 def use(folder: Path) -> None:
     """Have Triton take its C modules from a folder instead of compiling them."""
+    # The modules were built without the driver: its symbols must be there before they are loaded.
+    with contextlib.suppress(OSError):
+        ctypes.CDLL("libcuda.so.1", mode=ctypes.RTLD_GLOBAL)
 
     def find(name: str, source: str, *_: Any) -> str:
         place = _place(folder, source)
@@ -60,8 +65,7 @@ def use(folder: Path) -> None:
 def collect(folder: Path) -> Callable[[Any, Any], None]:
     """Have Triton compile into a folder; returns what makes a kernel's launcher.
 
-    Nothing is loaded and nothing linked against the driver, which a build does not have; the
-    process that uses a module has loaded the driver before.
+    Nothing is linked against the driver, which a build does not have: `use` loads it first.
     """
     folder.mkdir(parents=True, exist_ok=True)
 

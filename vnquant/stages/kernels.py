@@ -6,13 +6,15 @@ Only a head start: where it fails or comes too late, the run compiles what it ne
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Sequence
 from importlib.util import find_spec
 from shutil import which
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from vnquant.accelerators.affinity import given
 
@@ -20,51 +22,39 @@ if TYPE_CHECKING:
     from vnquant.stages.context import Context
 
 MOST_PROCESSES = 8
-"""Each takes seconds to load torch; a run has about 20 kernels."""
+"""A run has about 20 kernels, and the longest takes as long as several others."""
 LIMIT_SECONDS = 120.0
 
 
 class Precompiling:
     """The processes that fill Triton's cache for a run."""
 
-    def __init__(self, words: list[str], count: int) -> None:
-        part = ["--parts", str(count), "--part"]
-        self._processes: list[subprocess.Popen[str]] = [
-            subprocess.Popen(
-                [sys.executable, "-m", "vnquant.training.precompile", *words, *part, str(i)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,  # Ctrl-C is ours to handle
-            )
-            for i in range(count)
-        ]
+    def __init__(self, words: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "vnquant.training.precompile", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is ours to handle
+        )
 
     def wait(self, seconds: float = LIMIT_SECONDS) -> str | None:
-        """Wait for all; returns what went wrong, if anything did."""
-        end, wrong = time.monotonic() + seconds, None
-        for process in self._processes:
-            try:
-                _, err = process.communicate(timeout=max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                wrong = f"not finished after {seconds:.0f} s"
-                continue
-            if process.returncode:
-                wrong = (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-        self.stop()
-        return wrong
+        """Wait for all of it; returns what went wrong, if anything did."""
+        try:
+            _, err = self._process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return f"not finished after {seconds:.0f} s"
+        code = self._process.returncode
+        return (err.strip().splitlines() or [f"exit code {code}"])[-1] if code else None
 
     def stop(self) -> None:
-        """End those that are still at it; harmless, since Triton writes aside and renames."""
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            pipe: IO[str] | None = process.stderr
-            if pipe is not None:
-                pipe.close()
-        self._processes.clear()
+        """End what is still at it; harmless, since Triton writes aside and renames."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
 
 def start(ctx: Context) -> Precompiling | None:
@@ -81,7 +71,7 @@ def start(ctx: Context) -> Precompiling | None:
         return None
     threading.Thread(target=_open_gpu, name="open-gpu", daemon=True).start()
     count = max(1, min(MOST_PROCESSES, len(given()) // 2))
-    return Precompiling([str(ctx.run.path / "spec.json")], count)
+    return Precompiling([str(ctx.run.path / "spec.json"), "--processes", str(count)])
 
 
 def _open_gpu() -> None:

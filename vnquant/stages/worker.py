@@ -147,7 +147,10 @@ class Worker:
             found = choose_kernels(shape, profile.torch_device, profile.torch_dtype)
             self._kernels[shape] = found
             if found is PLAIN_KERNELS:
-                self.fleet.ctx.events.emit("plain_kernels", reason="there is no C compiler here")
+                self.fleet.ctx.events.emit(
+                    "plain_kernels",
+                    reason="there is no C compiler here, and no ready-made modules for these sizes",
+                )
         return self._kernels[shape]
 
     def _export(self, stack: Stack, rows: Sequence[int]) -> None:

@@ -38,7 +38,7 @@ def _own(shape: Shape, half: torch.Tensor, names: Sequence[str]) -> Params:
     for name in names:
         p = where[_full(shape, name)]
         part = half[:, p.offset : p.offset + p.size].unflatten(1, p.shape)
-        out[name] = part.contiguous().requires_grad_()
+        out[name] = part.requires_grad_()
     return out
 
 

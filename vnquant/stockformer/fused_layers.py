@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import triton
 
 from vnquant.stockformer import triton_ends as tails
 from vnquant.stockformer import triton_kernels as tk
@@ -15,6 +16,12 @@ from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.model import Drop, positions
 
 LARGEST_LOOKBACK = 128
+
+# Triton's name of a kernel in its cache holds the constants of a function that it calls only where
+# that function was named before. Name all of them in one order, and every process finds the same.
+for _function in (*vars(tk).values(), *vars(tails).values()):
+    if isinstance(_function, triton.JITFunction):
+        _ = _function.cache_key
 
 
 class Tiles(NamedTuple):

@@ -9,6 +9,7 @@ Triton keys its cache by source, options and capability: a later process on the 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -108,7 +109,6 @@ def trace(shape: Shape, batch: int, horizon: int) -> None:
 def compile_for(
     spec: RunSpec,
     capability: int,
-    *,
     part: int = 0,
     parts: int = 1,
     launcher: Launcher | None = None,
@@ -154,8 +154,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("spec", type=Path, help="a run's spec.json")
     parser.add_argument("--capability", type=int, help="80: A100, 90: H100; default: this GPU's")
-    parser.add_argument("--part", type=int, default=0)
-    parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1, help="to share the kernels among")
     parser.add_argument("--collect", type=Path, help="build Triton's C modules into this folder")
     parser.add_argument("--check", type=Path, help="all of Triton's C modules are in this folder")
     args = parser.parse_args(words)
@@ -168,8 +167,17 @@ def main(words: Sequence[str] | None = None) -> None:
     elif args.check:
         launcher = launchers.check(args.check)
     spec = load_spec(args.spec)
-    count = compile_for(spec, found, part=args.part, parts=args.parts, launcher=launcher)
-    sys.stdout.write(f"{count} kernels for sm_{found}\n")
+    # Forked after torch has been imported, which takes longer than to compile a kernel.
+    fork = multiprocessing.get_context("fork")
+    crew = [
+        fork.Process(target=compile_for, args=(spec, found, part, args.processes, launcher))
+        for part in range(args.processes)
+    ]
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join()
+    sys.exit(max(abs(process.exitcode or 0) for process in crew))
 
 
 if __name__ == "__main__":
