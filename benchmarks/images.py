@@ -2,7 +2,8 @@
 
 Builds the IPEX image with every step repeated and the CUDA image on the layers that they share,
 both again with everything cached, runs the main job in the IPEX image, looks whether the CUDA image
-has what Triton needs, and rebuilds it from its commit to compare digests. Needs a container engine, about 40 GB of disk and half an hour.
+has what Triton needs, and rebuilds it from its commit to compare digests. Needs a container engine,
+about 40 GB of disk and half an hour.
 """
 
 from __future__ import annotations
