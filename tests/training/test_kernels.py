@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import shutil
 from importlib.util import find_spec
 
@@ -12,7 +13,7 @@ import torch
 
 from tests.training.conftest import MakeStack, run_round
 from vnquant.stockformer.layout import Shape
-from vnquant.training import kernels
+from vnquant.training import graphs, kernels
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, choose_kernels, round_widths
 from vnquant.training.stack import Stack
 
@@ -134,3 +135,15 @@ def test_without_a_compiler_the_kernels_are_plain(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(shutil, "which", lambda _: None)
     for dtype in (torch.bfloat16, torch.float32):
         assert choose_kernels(SHAPE, GPU, dtype) == PLAIN_KERNELS
+
+
+def test_no_garbage_is_collected_inside_a_capture() -> None:
+    was = gc.isenabled()
+    gc.enable()
+    try:
+        with pytest.raises(KeyError), graphs._no_garbage():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled()
+    finally:
+        (gc.enable if was else gc.disable)()

@@ -6,11 +6,30 @@ addresses. The first steps run as usual, which compiles kernels and fills the al
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 WARM_UP = 2
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Collect garbage now, and none inside.
+
+    What a capture must not see, such as the end of another stack's graph, would otherwise happen
+    whenever Python's collector runs.
+    """
+    gc.collect()
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class StepGraphs:
@@ -35,7 +54,7 @@ class StepGraphs:
             graph = torch.cuda.CUDAGraph()
             # Widths share memory: their graphs never run at the same time.
             pool = next((g.pool() for g in self._graphs.values()), None)
-            with torch.cuda.graph(graph, pool=pool):
+            with _no_garbage(), torch.cuda.graph(graph, pool=pool):
                 self._step(width)
             self._graphs[width] = graph
         graph.replay()
