@@ -138,12 +138,16 @@ def test_without_a_compiler_the_kernels_are_plain(monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_garbage_is_collected_inside_a_capture() -> None:
+    def capture() -> None:
+        with graphs._no_garbage():
+            assert not gc.isenabled()
+            raise KeyError
+
     was = gc.isenabled()
     gc.enable()
     try:
-        with pytest.raises(KeyError), graphs._no_garbage():
-            assert not gc.isenabled()
-            raise KeyError
+        with pytest.raises(KeyError):
+            capture()
         assert gc.isenabled()
     finally:
         (gc.enable if was else gc.disable)()
