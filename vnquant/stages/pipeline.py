@@ -20,9 +20,11 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "optimize": ("train",),
     "deploy": ("evaluate",),
     "forecast": ("train",),
+    "walk_forward": ("features",),
 }
 STAGES = tuple(NEEDS)
-ALL = STAGES
+ALL = tuple(s for s in STAGES if s != "walk_forward")
+"""What ``all`` means: a walk-forward is a study of its own, with folds that few specs have."""
 
 
 class StageModule(Protocol):
