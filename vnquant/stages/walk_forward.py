@@ -75,7 +75,7 @@ def _judged(ctx: Context, fleet: Fleet, trained: dict[int, list[Windows]]) -> Ta
     """
     spec, parts = ctx.spec, dict[str, list[pd.DataFrame]]()
     for done, (fold, windows) in enumerate(trained.items()):
-        ctx.events.progress("walk_forward", done, len(trained), f"judging fold {fold}")
+        ctx.events.progress("judging", done, len(trained), f"fold {fold}")
         tested = [w for w in windows if len(w.test)]
         if not tested:
             continue
