@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -58,5 +59,13 @@ def test_a_symbol_without_test_windows_has_no_rows() -> None:
 
 
 def test_where_it_is_not_installed_it_is_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    assert boosting.compare(market(0.0), *parts(), SPEC) == {}
+
+
+def test_nor_where_a_library_of_the_system_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(name: str) -> None:
+        raise OSError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", refuses)
     assert boosting.compare(market(0.0), *parts(), SPEC) == {}

@@ -7,7 +7,7 @@ the model does; no test window is read.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +41,12 @@ Pair = tuple[base.Floats, base.Floats]
 
 
 def available() -> bool:
-    return importlib.util.find_spec("lightgbm") is not None
+    """Whether LightGBM can be loaded; its wheel needs the libgomp of the system."""
+    try:
+        importlib.import_module("lightgbm")
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def compare(
