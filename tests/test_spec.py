@@ -54,3 +54,26 @@ def test_a_bad_spec_names_its_field(change: dict[str, object], field: str) -> No
 def test_purge_must_cover_the_horizon() -> None:
     with pytest.raises(ValueError, match="overlap the next part"):
         minimal(windows={"validation_start": "2021-01-01", "test_start": "2022-01-01", "purge": 4})
+
+
+FOLD = {"validation_start": "2020-01-01", "test_start": "2021-01-01"}
+
+
+def test_folds_are_part_of_the_digest_only_where_there_are_some() -> None:
+    plain, walk = minimal(), minimal(walk_forward={"folds": [FOLD]})
+    assert "walk_forward" not in plain.canonical_json()
+    assert walk.digest != plain.digest
+    assert walk.digest != minimal(walk_forward={"folds": [FOLD], "train_sessions": 500}).digest
+    for spec in (plain, walk):
+        assert parse_spec(spec.canonical_json()) == spec
+        assert parse_spec(json.dumps(spec.model_dump(mode="json"))) == spec
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"test_start": "2020-01-01"}, {"test_end": "2021-01-01"}, {"test": "2021-01-01"}]
+)
+def test_a_fold_out_of_order_names_its_field(wrong: dict[str, str]) -> None:
+    content = json.loads(minimal().canonical_json())
+    content["walk_forward"] = {"folds": [FOLD | wrong]}
+    with pytest.raises(UsageError, match=r"walk_forward\.folds\.0"):
+        parse_spec(json.dumps(content))

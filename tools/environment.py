@@ -29,7 +29,7 @@ VENV = Path(os.path.abspath(ROOT / (os.environ.get("VNQUANT_VENV") or ".venv")))
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "vnquant-stamp.json"
 OURS = VENV / "vnquant-made-this"
-PINNED = ("runtime.txt", "dev.txt", "host.txt")
+PINNED = ("runtime.txt", "dev.txt", "host.txt", "study.txt")
 TORCH = ("torch-cpu.txt", "torch.txt", "torch-cuda.txt")
 
 # Run inside the environment; exit 0 means yes.

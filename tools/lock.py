@@ -19,6 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 TORCH = "2.13.0"  # the release whose CPU and CUDA wheels this project is tested with
 CUDA_PARTS = ("nvidia-", "cuda-", "triton")  # what only a CUDA wheel of torch depends on
+EXTRAS = {
+    "dev": "Tests, linters, types.",
+    "host": "The controller's extra.",
+    "study": "Rivals of the studies.",
+}
 TOOLS = {"just": "rust-just", "uv": "uv", "build": "setuptools>=77.0.3"}
 
 Pins = dict[str, str]  # distribution name -> its block of lines
@@ -100,7 +105,7 @@ def main() -> None:
     write("torch-cpu.txt", f"torch {TORCH}, CPU wheel.", cpu_wheel_pin(LOCKS / "torch-cpu.txt"))
     write("torch.txt", f"torch {TORCH}, public wheels.", only_torch)
     write("torch-cuda.txt", "What a CUDA wheel of torch needs on Linux.", cuda)
-    for extra, purpose in (("dev", "Tests, linters, types."), ("host", "The controller's extra.")):
+    for extra, purpose in EXTRAS.items():
         pins = compile_pins([*project["dependencies"], torch, *extras[extra]], fixed=everything)
         # What the extra itself asks for stays, even if a CUDA torch would bring it along too.
         named = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in extras[extra]}

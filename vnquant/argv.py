@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-VARIADIC = frozenset({"--symbols"})
+VARIADIC = frozenset({"--symbols", "--cutoffs"})
 
 
 def normalise(args: Sequence[str], variadic: Collection[str] = VARIADIC) -> list[str]:

@@ -54,6 +54,23 @@ def train(workspace: str, quiet: bool, **given: Any) -> None:
     cli_actions.train(_workspace(workspace), quiet=quiet, **given)
 
 
+@cli.command("walk-forward")
+@opt.workspace
+@opt.prices
+@opt.universe
+@opt.folds
+@opt.recipe
+@opt.execution
+def walk_forward(workspace: str, quiet: bool, **given: Any) -> None:
+    """Train and judge on fold after fold of the history; nothing is deployed.
+
+    All folds train together. The result is a verdict on every fold and on all of them pooled.
+    """
+    from vnquant import cli_actions
+
+    cli_actions.walk_forward(_workspace(workspace), quiet=quiet, **given)
+
+
 @cli.command()
 @click.argument(
     "stages",
@@ -74,7 +91,8 @@ def run(
 ) -> None:
     """Run one STAGE of a spec or several, after those they need that have not finished.
 
-    STAGE is ingest, features, train, evaluate, optimize, deploy or forecast; all: every one.
+    STAGE is ingest, features, train, evaluate, optimize, deploy, forecast or walk_forward; all:
+    every one but the last.
     """
     from vnquant import cli_actions
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vnquant.cli_folds import FOLDED, plan_folds
 from vnquant.cli_plan import PLANNED, plan, stages_of
 from vnquant.cli_progress import open_view
 from vnquant.errors import DataError, UsageError
@@ -50,6 +51,19 @@ def train(
         _show_verdict(run)
 
 
+def walk_forward(workspace: Workspace, *, quiet: bool, prices: Path | None, **given: Any) -> None:
+    """Build the spec with its folds from the prices, and run the one stage they are for."""
+    job = plan_folds(prices=prices, **{k: given.pop(k) for k in list(given) if k in FOLDED})
+    run = workspace.create().run(job.spec)
+    _execute(workspace, run, ["walk_forward"], _options(prices, given), quiet=quiet, raw=job.raw)
+    _show_walk_forward(run)
+
+
+def _show_walk_forward(run: Run) -> None:
+    click.echo((run.stage("walk_forward") / "verdict.md").read_text(encoding="utf-8"))
+    click.echo(f"Run {run.spec.run_id} in {run.path}.")
+
+
 def _options(prices: Path | None, given: dict[str, Any]) -> Options:
     from vnquant.stages.context import Options
 
@@ -85,14 +99,16 @@ def run(
     **given: Any,
 ) -> None:
     """Run stages of a spec, or all of them; ends with the verdict if there is one."""
-    from vnquant.stages import ALL
+    from vnquant.stages import ALL, STAGES
 
     spec = load_spec(spec_path)
     target = workspace.create().run(spec)
-    chosen = [s for s in ALL if "all" in stages or s in stages]
+    chosen = [s for s in STAGES if s in stages or ("all" in stages and s in ALL)]
     _execute(workspace, target, chosen, _options(prices, given), quiet=quiet)
     if "evaluate" in chosen and target.stage("evaluate").done() is not None:
         _show_verdict(target)
+    if "walk_forward" in chosen:
+        _show_walk_forward(target)
     click.echo(str(target.path))
 
 

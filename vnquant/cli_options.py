@@ -12,7 +12,10 @@ import click
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Repeated here because the pipeline's module is too heavy for --help; a test compares them.
-STAGE_NAMES = ("ingest", "features", "train", "evaluate", "optimize", "deploy", "forecast")
+STAGE_NAMES = (
+    *("ingest", "features", "train", "evaluate", "optimize", "deploy", "forecast"),
+    "walk_forward",
+)
 
 
 def _group(*options: Decorator) -> Decorator:
@@ -79,7 +82,7 @@ symbols = click.option(
     "--symbols", multiple=True, metavar="SYMBOL...", help="Tickers: --symbols FPT VCB HPG."
 )
 
-selection = _group(
+universe = _group(
     symbols,
     click.option(
         "--universe", type=click.Choice(["vn102", "all"]), help="A named list instead of --symbols."
@@ -88,11 +91,52 @@ selection = _group(
         "--start", type=Date(), help="First session used. Default: ten years before the last."
     ),
     click.option("--end", type=Date(), help="Last session used."),
+)
+
+selection = _group(
+    universe,
     click.option(
         "--validation-start", type=Date(), help="Default: 252 sessions before --test-start."
     ),
     click.option(
         "--test-start", type=Date(), help="Default: the last 504 sessions are the test part."
+    ),
+)
+
+folds = _group(
+    click.option(
+        "--folds",
+        "count",
+        type=click.IntRange(1),
+        default=4,
+        show_default=True,
+        help="How many, side by side up to the last session.",
+    ),
+    click.option(
+        "--test-sessions",
+        type=click.IntRange(1),
+        default=252,
+        show_default=True,
+        help="Sessions that each fold is judged on.",
+    ),
+    click.option(
+        "--cutoffs",
+        type=Date(),
+        multiple=True,
+        metavar="DATE...",
+        help="First test session of each fold, instead of --folds and --test-sessions.",
+    ),
+    click.option(
+        "--validation-sessions",
+        type=click.IntRange(1),
+        default=252,
+        show_default=True,
+        help="Sessions before a cutoff that choose the best epoch.",
+    ),
+    click.option(
+        "--train-sessions",
+        type=click.IntRange(1),
+        help="Train on this many sessions only (rolling). Default: all before (expanding).",
     ),
 )
 

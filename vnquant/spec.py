@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,6 +75,53 @@ class WindowSpec(_Frozen):
                 f"purge {self.purge} is shorter than the horizon {self.horizon}: "
                 "training targets would overlap the next part"
             )
+        return self
+
+
+class FoldSpec(_Frozen):
+    """One fold of a walk-forward: train, then validate, then judge on later sessions.
+
+    The dates mean what they mean in `WindowSpec`, whose purge and embargo hold here too.
+    """
+
+    validation_start: dt.date
+    test_start: dt.date
+    test_end: dt.date | None = None
+    """First date that is no longer judged; None: to the last bar."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FoldSpec:
+        if not self.validation_start < self.test_start:
+            raise ValueError(
+                f"validation_start {self.validation_start} must be before "
+                f"test_start {self.test_start}"
+            )
+        if self.test_end is not None and not self.test_start < self.test_end:
+            raise ValueError(
+                f"test_start {self.test_start} must be before test_end {self.test_end}"
+            )
+        return self
+
+
+class WalkForwardSpec(_Frozen):
+    """Folds in order of time; no session is judged twice, so that results may be pooled."""
+
+    folds: Annotated[tuple[FoldSpec, ...], Field(min_length=1)]
+    train_sessions: int | None = Field(default=None, ge=1)
+    """A training window's last session is among this many before the purge; None: the training
+    part expands from the first bar."""
+    symbols_chosen_on: dt.date | None = None
+    """The day on which the list of symbols was made, if that is known. A fold judged before it
+    is judged on survivors, and its verdict says so."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> WalkForwardSpec:
+        for earlier, later in pairwise(self.folds):
+            if earlier.test_end is None or later.test_start < earlier.test_end:
+                raise ValueError(
+                    f"the fold from {later.test_start} begins before the one from "
+                    f"{earlier.test_start} ends: give its test_end, and folds in order of time"
+                )
         return self
 
 
@@ -178,6 +226,7 @@ class RunSpec(_Frozen):
     evaluation: EvaluationSpec = EvaluationSpec()
     gate: GateSpec = GateSpec()
     optimize: OptimizeSpec = OptimizeSpec()
+    walk_forward: WalkForwardSpec | None = None
 
     @field_validator("symbols", mode="before")
     @classmethod
@@ -193,9 +242,10 @@ class RunSpec(_Frozen):
 
     def canonical_json(self) -> str:
         """The one byte-for-byte form that the digest is taken of."""
-        return json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True
-        )
+        content = self.model_dump(mode="json")
+        if self.walk_forward is None:
+            del content["walk_forward"]  # runs from before there were folds keep their digest
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property
     def digest(self) -> str:

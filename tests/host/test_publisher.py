@@ -67,6 +67,28 @@ def test_only_what_is_finished_is_published(tmp_path: Path) -> None:
     assert kept == '{"event": "a"}\n', "no half line"
 
 
+def test_a_walk_forward_publishes_models_at_once_and_results_when_done(tmp_path: Path) -> None:
+    run = fill(tmp_path / "w")
+    walk = run / "walk_forward"
+    for fold in (1, 2):
+        write_json(walk / "models" / f"fold-{fold}" / "S0.m0.json", {"fold": fold})
+        (walk / "models" / f"fold-{fold}" / "S0.m0.safetensors").write_bytes(bytes([fold]) * 99)
+    write_json(walk / "plan.json", {})
+    write_json(walk / "claims" / "plan.lock", {})
+    (walk / "forecasts.parquet").write_bytes(b"rows")
+    p = publisher(tmp_path / "w", f"directory:{tmp_path / 's'}")
+
+    def there() -> set[str]:
+        p.drain()
+        prefix = "runs/0123456789ab/walk_forward/"
+        return {n.removeprefix(prefix) for n in names(p.store) if n.startswith(prefix)}
+
+    models = {f"models/fold-{f}/S0.m0.{end}" for f in (1, 2) for end in ("json", "safetensors")}
+    assert there() == models
+    write_json(walk / "DONE.json", {})
+    assert there() == models | {"plan.json", "forecasts.parquet", "DONE.json"}
+
+
 def test_markers_travel_after_everything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

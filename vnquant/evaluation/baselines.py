@@ -48,7 +48,7 @@ def always_up(
         mean, sigma = _moments(y, scalers[w.symbol])
         share = float((y.sum(axis=1) > 0).mean()) if len(y) else 0.5
         p_up = np.full(len(ends), max(share, BARELY_UP))
-        parts.append(_table(panel, w.symbol, ends, np.full(len(ends), mean), sigma, p_up))
+        parts.append(table(panel, w.symbol, ends, np.full(len(ends), mean), sigma, p_up))
     return _joined(parts)
 
 
@@ -72,8 +72,8 @@ def momentum(
         y = _targets(panel, w.train)
         _, sigma = _moments(y - pace[w.train, None], scalers[w.symbol])
         deviation = sigma * math.sqrt(spec.windows.horizon)
-        p_up = _probability(pace[ends] * spec.windows.horizon, deviation)
-        parts.append(_table(panel, w.symbol, ends, pace[ends], sigma, p_up))
+        p_up = probability(pace[ends] * spec.windows.horizon, deviation)
+        parts.append(table(panel, w.symbol, ends, pace[ends], sigma, p_up))
     return _joined(parts)
 
 
@@ -171,20 +171,21 @@ def _ridge_table(
     residual = _targets(panel, w.train).sum(axis=1) - known
     fallback = scaler.target_scale * math.sqrt(h)
     deviation = max(float(residual.std()) if len(residual) > 1 else fallback, MIN_SIGMA)
-    p_up = _probability(forecast, deviation)
-    return _table(panel, w.symbol, ends, forecast / h, deviation / math.sqrt(h), p_up)
+    p_up = probability(forecast, deviation)
+    return table(panel, w.symbol, ends, forecast / h, deviation / math.sqrt(h), p_up)
 
 
-def _probability(total: Floats, deviation: float) -> Floats:
+def probability(total: Floats, deviation: float) -> Floats:
     """P(sum > 0) of a Gaussian."""
     if not len(total):
         return np.zeros(0)
     return np.asarray(0.5 * (1.0 + _erf(total / (deviation * math.sqrt(2.0)))), dtype=np.float64)
 
 
-def _table(
+def table(
     panel: Panel, symbol: str, ends: Rows, mu: Floats, sigma: float, p_up: Floats
 ) -> pd.DataFrame:
+    """A forecast table: the same mean ``[N]`` and deviation on each of the H sessions."""
     horizon = panel.targets.shape[1]
     steps = range(1, horizon + 1)
     columns: dict[str, object] = {

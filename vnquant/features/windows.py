@@ -117,7 +117,7 @@ def split(panel: Panel, spec: WindowSpec) -> list[Windows]:
     end = panel.session.astype(np.int64)
     # Where targets are known, the last one lies `horizon` rows ahead in the same segment.
     last_target = end[np.minimum(np.arange(len(end)) + spec.horizon, len(end) - 1)]
-    vb, tb = (_first_session(panel, day) for day in (spec.validation_start, spec.test_start))
+    vb, tb = (first_session(panel, day) for day in (spec.validation_start, spec.test_start))
     parts = {
         "train": known & (end <= vb - 1 - spec.purge) & (last_target < vb),
         "validation": known
@@ -154,7 +154,8 @@ def _complete(panel: Panel, lookback: int) -> Mask:
     return good & (row - start + 1 >= lookback)
 
 
-def _first_session(panel: Panel, day: dt.date) -> int:
+def first_session(panel: Panel, day: dt.date) -> int:
+    """Index into the panel's calendar of the first session on or after ``day``."""
     return int(np.searchsorted(panel.calendar, np.datetime64(day, "D")))
 
 

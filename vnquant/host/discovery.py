@@ -18,6 +18,8 @@ from vnquant.workspace import DONE, read_json
 
 SNAPSHOTS = ("manifest.json", "events.jsonl")
 MARKERS = (DONE, SET)
+TRAINING = ("train", "walk_forward")
+"""Stages that publish each model and checkpoint as soon as it is whole."""
 HISTORY = "history"
 SHARED = ("configs/", "data/")
 """Folders that people edit, here and elsewhere: kept in step both ways, by hand never merged."""
@@ -46,18 +48,23 @@ def artefacts(workspace: Path, run: str | None = None) -> tuple[list[Artefact], 
 def _of_run(run: Path) -> Iterator[Path]:
     if (run / "spec.json").exists():
         yield run / "spec.json"
-    train = run / "train"  # publishes what it has finished before it is done itself
     for stage in (run / name for name in STAGES):
-        if stage != train and (stage / DONE).exists():
+        if stage.name in TRAINING:
+            yield from _trained(stage)
+        elif (stage / DONE).exists():
             yield from _files(stage)
+
+
+def _trained(stage: Path) -> Iterator[Path]:
+    """What a stage that trains has finished, before it is done itself and after."""
     # The JSON is written last: where it is, the tensors are whole.
-    for done in sorted([*train.glob("models/*.json"), *train.glob("checkpoints/*.json")]):
+    for done in sorted([*stage.glob("models/**/*.json"), *stage.glob("checkpoints/*.json")]):
         tensors = done.with_suffix(".safetensors")
         if tensors.exists():
             yield tensors
         yield done
-    if (train / DONE).exists():
-        yield from (p for p in train.glob("*.json") if not p.name.startswith("."))
+    if (stage / DONE).exists():
+        yield from (p for p in sorted(stage.iterdir()) if p.is_file() and p.name[0] != ".")
 
 
 def _files(folder: Path) -> Iterator[Path]:

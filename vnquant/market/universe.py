@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 from collections.abc import Mapping, Sequence
 
@@ -23,6 +24,8 @@ VN102: dict[str, str] = {
 """Symbol to exchange, as of August 2025. A list of survivors."""
 
 UNIVERSES = ("vn102", "all")
+VN102_CHOSEN_ON = dt.date(2025, 8, 26)
+"""When the shares were still listed: a test before this day is one on survivors."""
 
 
 def resolve(
@@ -54,6 +57,14 @@ def resolve(
         )
     check_known(wanted, known)
     return wanted
+
+
+def chosen_on(universe: str | None) -> dt.date | None:
+    """The day on which a universe was settled; None if that is not known.
+
+    ``all`` is whatever a source holds, and a source may hold only what is still listed.
+    """
+    return VN102_CHOSEN_ON if universe in (None, "vn102") else None
 
 
 def canonical(symbols: Sequence[str]) -> list[str]:

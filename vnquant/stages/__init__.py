@@ -1,5 +1,6 @@
 """The ordered pipeline: ingest > features > train > evaluate > optimize > deploy > forecast.
 
+Beside it stands walk_forward, which trains and judges every fold of a spec that has folds.
 Each stage is idempotent: what is finished is skipped, what was interrupted is continued. This
 package is the only place that knows the order.
 """

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from vnquant.errors import DataError
+from vnquant.errors import DataError, UsageError
 from vnquant.events import Events
 from vnquant.spec import RunSpec
 from vnquant.workspace import Run, Stage, Workspace
@@ -93,6 +93,24 @@ class Context:
         from vnquant.features.windows import split
 
         return split(self.panel, self.spec.windows)
+
+    @cached_property
+    def folds(self) -> dict[int, list[Windows]]:
+        """The windows of every fold of the walk-forward, in time order, numbered from 1.
+
+        Raises:
+            UsageError: the spec has no folds.
+        """
+        from vnquant.features.folds import split_folds
+
+        if self.spec.walk_forward is None:
+            raise UsageError(
+                "the spec has no folds",
+                where="walk_forward",
+                fix="make one with `vnquant walk-forward`, or add them (docs/walk-forward.md)",
+            )
+        found = split_folds(self.panel, self.spec.windows, self.spec.walk_forward)
+        return dict(enumerate(found, start=1))
 
     def windows_of(self, symbols: Sequence[str]) -> list[Windows]:
         by_symbol = {w.symbol: w for w in self.windows}

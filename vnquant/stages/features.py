@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vnquant.errors import DataError
+from vnquant.evaluation import leaks
 from vnquant.features.catalogue import FEATURES
 from vnquant.features.panel import build_panel
 from vnquant.features.windows import split
@@ -27,6 +28,7 @@ def run(ctx: Context) -> dict[str, Any]:
     ctx.events.progress("features", 1, 2, "writing")
     panel.save(ctx.stage("features") / "panel")
     windows = split(panel, ctx.spec.windows)
+    leaks.refuse(leaks.misaligned(panel) + leaks.overlapping(panel, windows))
     counts = {
         w.symbol: {
             "train": len(w.train),

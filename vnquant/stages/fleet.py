@@ -9,7 +9,7 @@ from typing import Any
 from vnquant.stages.context import Context
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import Checkpoints
-from vnquant.training.data import ModelId
+from vnquant.training.data import ModelId, series
 from vnquant.training.memory import choose_width
 from vnquant.training.queue import Unit, UnitQueue, plan_units
 from vnquant.workspace import read_json
@@ -20,21 +20,30 @@ class Fleet:
 
     Args:
         wanted: every model that the run is to have.
+        stage: whose models they are: ``train``, or ``walk_forward`` with models of every fold.
     """
 
-    def __init__(self, ctx: Context, wanted: Sequence[ModelId]) -> None:
+    def __init__(self, ctx: Context, wanted: Sequence[ModelId], stage: str = "train") -> None:
         self.ctx = ctx
         self.wanted = tuple(wanted)
-        self.folder = ctx.stage("train").path
+        self.stage = stage
+        self.folds = {0: ctx.windows} if stage == "train" else ctx.folds
+        self.folder = ctx.stage(stage).path
         self.snapshot: str = ctx.marker("ingest")["snapshot"]
         self.queue = UnitQueue(self.folder, self.snapshot, lambda m: self.finished(m) is None)
         # Prices may be named by the file alone: weights of other prices must not be resumed.
         digest = f"{ctx.spec.digest}/{self.snapshot}"
         self.checkpoints = Checkpoints(self.folder / "checkpoints", digest)
-        self._lengths = {w.symbol: len(w.train) for w in ctx.windows}
+        self._lengths = {
+            series(w.symbol, fold): len(w.train) for fold, ws in self.folds.items() for w in ws
+        }
+
+    def models_of(self, fold: int) -> Path:
+        """The folder of a fold's model files."""
+        return self.folder / "models" / (f"fold-{fold}" if fold else "")
 
     def path(self, model: ModelId) -> Path:
-        return self.folder / "models" / f"{model}.safetensors"
+        return self.models_of(model.fold) / f"{model.symbol}.m{model.member}.safetensors"
 
     def finished(self, model: ModelId) -> dict[str, Any] | None:
         """The model's metadata if it is complete (or known to diverge) for this spec and data."""
@@ -45,7 +54,7 @@ class Fleet:
     def steps_left(self, model: ModelId, epoch: int = 0) -> int:
         """Training steps of a model from the beginning of an epoch on."""
         training = self.ctx.spec.training
-        per_epoch = -(-self._lengths[model.symbol] // training.batch_size)
+        per_epoch = -(-self._lengths[model.series] // training.batch_size)
         return per_epoch * (training.epochs - epoch)
 
     @property

@@ -64,7 +64,6 @@ def start(ctx: Context) -> Precompiling | None:
         options.device == "cpu"
         or options.compiled is False
         or ctx.spec.training.precision == "float32"
-        or ctx.stage("train").done() is not None
         or find_spec("triton") is None
         or which("nvidia-smi") is None
     ):

@@ -21,9 +21,13 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "optimize": ("train",),
     "deploy": ("evaluate",),
     "forecast": ("train",),
+    "walk_forward": ("features",),
 }
 STAGES = tuple(NEEDS)
-ALL = STAGES
+ALL = tuple(s for s in STAGES if s != "walk_forward")
+"""What ``all`` means: a walk-forward is a study of its own, with folds that few specs have."""
+
+_TRAIN = frozenset({"train", "walk_forward"})
 
 
 class StageModule(Protocol):
@@ -72,8 +76,9 @@ def run_stage(ctx: Context, name: str) -> dict[str, Any]:
     return content
 
 
-def _needs_training(name: str) -> bool:
-    return any(needed == "train" or _needs_training(needed) for needed in NEEDS[name])
+def _needed(name: str) -> set[str]:
+    """Every stage that a stage builds on."""
+    return {n for needed in NEEDS[name] for n in {needed, *_needed(needed)}}
 
 
 def run_stages(ctx: Context, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -82,7 +87,8 @@ def run_stages(ctx: Context, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     Raises:
         PartialFailure: every stage finished, but some symbols failed on the way.
     """
-    if any(name == "train" or _needs_training(name) for name in names):
+    trains = _TRAIN & set(names).union(*map(_needed, names))
+    if any(ctx.stage(name).done() is None for name in trains):
         ctx.precompiling = kernels.start(ctx)
     try:
         markers = {name: run_stage(ctx, name) for name in names}

@@ -68,7 +68,8 @@ def _work(job: dict[str, Any], tell: Any) -> dict[str, Any]:
 
     threading.Thread(target=parted, daemon=True).start()
     with watch.listening():
-        worker = Worker(Fleet(ctx, [ModelId(*m) for m in job["wanted"]]), watch, advance)
+        fleet = Fleet(ctx, [ModelId(*m) for m in job["wanted"]], job["stage"])
+        worker = Worker(fleet, watch, advance)
         began, used = time.perf_counter(), time.process_time()
         units = worker.work()
     watch.memory.sample()

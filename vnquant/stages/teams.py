@@ -116,6 +116,7 @@ def _job(fleet: Fleet, cpus: Cpus, watch: Watch, count: int) -> dict[str, Any]:
         "workspace": str(ctx.workspace.path),
         "run": ctx.spec.run_id,
         "options": asdict(options),
+        "stage": fleet.stage,
         "wanted": fleet.wanted,
         "limit": watch.memory.limit // count,
     }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vnquant.accelerators import affinity
 from vnquant.accelerators.topology import read
 from vnquant.errors import DataError, UsageError
+from vnquant.features.windows import Windows
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet
 from vnquant.stages.teams import train_in_teams
@@ -20,38 +22,51 @@ def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
     return bool(marker.get("snapshot") == ctx.marker("ingest")["snapshot"])
 
 
-def trainable(ctx: Context) -> tuple[list[str], dict[str, str]]:
-    """Symbols with enough windows, and why the others have not.
-
-    Raises:
-        DataError: no symbol has.
-    """
-    need = ctx.spec.training.min_train_windows
+def trainable(windows: Sequence[Windows], need: int) -> tuple[list[str], dict[str, str]]:
+    """Symbols with at least ``need`` training windows, and why the others are not trained."""
     good, failed = [], {}
-    for w in ctx.windows:
+    for w in windows:
         if len(w.train) < need:
             failed[w.symbol] = f"{len(w.train)} training windows, fewer than {need}"
         elif not len(w.validation):
             failed[w.symbol] = "no validation window"
         else:
             good.append(w.symbol)
-    if not good:
-        raise DataError(
-            f"no symbol can be trained ({_reasons(failed)})",
-            where="windows",
-            fix="give a longer history, or lower training.min_train_windows in the spec",
-        )
     return good, failed
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    symbols, failed = trainable(ctx)
+    symbols, failed = trainable(ctx.windows, ctx.spec.training.min_train_windows)
+    if not symbols:
+        raise none_trainable(failed)
     members = range(len(ctx.spec.model.members))
     fleet = Fleet(ctx, [ModelId(s, m) for s in symbols for m in members])
+    provenance = train_fleet(fleet)
+    failed |= {m.symbol: diverged(m) for m in lost(fleet)}
+    good = [s for s in symbols if s not in failed]
+    if not good:
+        raise none_left(failed)
+    return {
+        "snapshot": fleet.snapshot,
+        "symbols": good,
+        "models": len(good) * len(members),
+        "failed": failed,
+        "provenance": provenance,
+    }
+
+
+def train_fleet(fleet: Fleet) -> dict[str, Any]:
+    """Train what a fleet still lacks; returns how it was done, for the manifest.
+
+    Raises:
+        Stopped: a signal came; a checkpoint was saved.
+    """
+    ctx, wanted = fleet.ctx, fleet.wanted
     profile, limit = ctx.profile, ctx.options.memory_limit or memory_limit()
     teams = _teams(ctx)
     workers = max(1, len(teams))
-    ctx.events.emit("training", models=len(fleet.wanted), symbols=len(symbols), **profile.to_dict())
+    symbols = len({m.symbol for m in wanted})
+    ctx.events.emit("training", models=len(wanted), symbols=symbols, **profile.to_dict())
     began = time.perf_counter()
     fleet.plan(workers, limit // workers)
     watch = open_watch(ctx, limit)
@@ -60,7 +75,7 @@ def run(ctx: Context) -> dict[str, Any]:
     done, total = fleet.finished_steps, fleet.total_steps
 
     def advance(steps: int, note: str) -> None:
-        ctx.events.progress("train", done + steps, total, note)
+        ctx.events.progress(fleet.stage, done + steps, total, note)
 
     reports = []
     with watch.listening():
@@ -68,29 +83,13 @@ def run(ctx: Context) -> dict[str, Any]:
             reports = train_in_teams(fleet, teams, watch, advance)
         else:
             Worker(fleet, watch, advance).work()
-    for m in fleet.wanted:
-        if (fleet.finished(m) or {}).get("status") == "diverged":
-            failed[m.symbol] = f"member {m.member} diverged (loss or gradient not finite)"
-    good = [s for s in symbols if s not in failed]
-    if not good:
-        raise DataError(
-            f"every symbol failed ({_reasons(failed)})",
-            where="train",
-            fix="lower the learning rate",
-        )
     watch.memory.sample()
     return {
-        "snapshot": fleet.snapshot,
-        "symbols": good,
-        "models": len(good) * len(members),
-        "failed": failed,
-        "provenance": {
-            **profile.to_dict(),
-            "memory": watch.memory.to_dict(),
-            "teams": reports,
-            "training_seconds": round(time.perf_counter() - began, 3),
-            "seed": ctx.spec.training.seed,
-        },
+        **profile.to_dict(),
+        "memory": watch.memory.to_dict(),
+        "teams": reports,
+        "training_seconds": round(time.perf_counter() - began, 3),
+        "seed": ctx.spec.training.seed,
     }
 
 
@@ -102,6 +101,29 @@ def _await_kernels(ctx: Context) -> None:
     wrong = ctx.precompiling.wait()
     waited = round(time.perf_counter() - began, 3)
     ctx.events.emit("precompiled", waited=waited, **({"failed": wrong} if wrong else {}))
+
+
+def lost(fleet: Fleet) -> list[ModelId]:
+    """Models of a trained fleet that diverged and left no weights."""
+    return [m for m in fleet.wanted if (fleet.finished(m) or {}).get("status") == "diverged"]
+
+
+def diverged(model: ModelId) -> str:
+    return f"member {model.member} diverged (loss or gradient not finite)"
+
+
+def none_trainable(failed: Mapping[str, str]) -> DataError:
+    return DataError(
+        f"no symbol can be trained ({_reasons(failed)})",
+        where="windows",
+        fix="give a longer history, or lower training.min_train_windows in the spec",
+    )
+
+
+def none_left(failed: Mapping[str, str]) -> DataError:
+    return DataError(
+        f"every symbol failed ({_reasons(failed)})", where="train", fix="lower the learning rate"
+    )
 
 
 def _teams(ctx: Context) -> list[affinity.Cpus]:
@@ -118,5 +140,5 @@ def _teams(ctx: Context) -> list[affinity.Cpus]:
     return affinity.teams(topology, kind, options.teams, affinity.given())
 
 
-def _reasons(failed: dict[str, str]) -> str:
+def _reasons(failed: Mapping[str, str]) -> str:
     return "; ".join(f"{s}: {r}" for s, r in sorted(failed.items())[:5])

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from vnquant.errors import Stopped
-from vnquant.features.windows import Scaler, fit_scaler
+from vnquant.features.windows import fit_scaler
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet
 from vnquant.stockformer.files import save_model
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import group_by_position
-from vnquant.training.data import TrainingData
+from vnquant.training.data import TrainingData, series
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, choose_kernels
 from vnquant.training.memory import MemoryMonitor, NarrowStack, is_out_of_memory, release_memory
 from vnquant.training.queue import Unit
@@ -54,14 +54,17 @@ class Worker:
         """Seconds in which a unit was held: the rest of the time was spent waiting."""
         self._kernels: dict[Shape, Kernels] = {}
         ctx = fleet.ctx
-        windows, lookback = ctx.windows, ctx.spec.windows.lookback
-        fitted = {w.symbol: fit_scaler(ctx.panel, w, lookback) for w in windows if len(w.train)}
-        any_scaler = next(iter(fitted.values()))  # for symbols that are not trained
-        self._scalers: dict[str, Scaler] = {s: fitted.get(s, any_scaler) for s in ctx.panel.symbols}
+        lookback = ctx.spec.windows.lookback
+        self._scalers = {
+            series(w.symbol, fold): fit_scaler(ctx.panel, w, lookback)
+            for fold, windows in fleet.folds.items()
+            for w in windows
+            if len(w.train)
+        }
         self._data = TrainingData.build(
             ctx.panel,
-            windows,
-            [self._scalers[s] for s in ctx.panel.symbols],
+            fleet.folds,
+            self._scalers,
             lookback,
             ctx.profile.torch_device,
             ctx.profile.torch_dtype,
@@ -170,8 +173,10 @@ class Worker:
                 "validation_loss": entry.best_loss,
                 "epochs": len(entry.history),
                 "history": entry.history,
-                "scaler": self._scalers[model.symbol].to_dict(),
+                "scaler": self._scalers[model.series].to_dict(),
             }
+            if model.fold:
+                meta["fold"] = model.fold
             if entry.status == Status.DIVERGED:
                 write_json(fleet.path(model).with_suffix(".json"), meta)
             else:

@@ -77,7 +77,7 @@ class Checkpoints:
                 "epoch": stack.epoch,
                 "inner": stack.inner,
                 "compacting": compacting,
-                "models": [[m.symbol, m.member] for m in stack.models],
+                "models": [list(m) for m in stack.models],
                 "ledger": [entry.to_dict() for entry in stack.ledger],
                 "sha256": file_sha256(target),
             }
@@ -113,8 +113,8 @@ class Checkpoints:
             if meta is None:
                 continue
             at = int(meta["epoch"]), int(meta["inner"]), bool(meta["compacting"])
-            for row, (symbol, member) in enumerate(meta["models"]):
-                found.setdefault(ModelId(symbol, int(member)), Place(done, row, *at))
+            for row, model in enumerate(meta["models"]):
+                found.setdefault(ModelId(*model), Place(done, row, *at))
         return found
 
     def restore(self, stack: Stack, places: dict[ModelId, Place]) -> None:
@@ -149,7 +149,7 @@ class Checkpoints:
         covered: dict[ModelId, int] = {}
         for done in sorted(self.path.glob("*.json"), reverse=True):
             meta = read_json(done)
-            models = [ModelId(s, int(m)) for s, m in meta["models"]] if meta else []
+            models = [ModelId(*m) for m in meta["models"]] if meta else []
             needed = [
                 m for m in models if m not in done_models and covered.get(m, 0) < KEPT_VERSIONS
             ]

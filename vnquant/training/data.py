@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,22 +15,37 @@ from vnquant.stockformer.randomness import shuffled
 
 
 class ModelId(NamedTuple):
-    """One model: a symbol's member of the ensemble."""
+    """One model: a symbol's member of the ensemble, in a fold of the walk-forward (0: in none).
+
+    Random numbers are a function of symbol and member alone: folds differ by their data only.
+    """
 
     symbol: str
     member: int
+    fold: int = 0
+
+    @property
+    def series(self) -> str:
+        """What it is trained on; the members of an ensemble share it."""
+        return series(self.symbol, self.fold)
 
     def __str__(self) -> str:
-        return f"{self.symbol}.m{self.member}"
+        return f"{self.series}.m{self.member}"
+
+
+def series(symbol: str, fold: int = 0) -> str:
+    """The name of a symbol's windows and scale in a fold: ``FPT``, or ``FPT@2`` in the second."""
+    return f"{symbol}@{fold}" if fold else symbol
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """What training reads, on the training device.
 
-    ``features`` is ``[R, F]`` scaled by each symbol's own scaler, in the computing dtype;
-    ``targets`` is float32 ``[R, H]`` in units of the symbol's daily volatility. ``train`` and
-    ``validation`` map a symbol to the row of each window's last session, int64.
+    ``features`` is ``[R, F]`` scaled by each series' own scaler, in the computing dtype;
+    ``targets`` is float32 ``[R, H]`` in units of the series' daily volatility. ``train`` and
+    ``validation`` map a series to the row of each window's last session, int64. A series is a
+    symbol, or a symbol in a fold; every fold has rows of its own.
     """
 
     features: torch.Tensor
@@ -43,29 +58,41 @@ class TrainingData:
     def build(
         cls,
         panel: Panel,
-        windows: Sequence[Windows],
-        scalers: Sequence[Scaler],
+        folds: Mapping[int, Sequence[Windows]],
+        scalers: Mapping[str, Scaler],
         lookback: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> TrainingData:
-        """Scale every symbol with its own scaler and move the result to the device once."""
-        features = np.empty_like(panel.features)
-        targets = np.empty_like(panel.targets)
-        for i, scaler in enumerate(scalers):
-            rows = slice(int(panel.offsets[i]), int(panel.offsets[i + 1]))
-            features[rows] = scaler.transform(panel.features[rows])
-            targets[rows] = panel.targets[rows] / scaler.target_scale
+        """Scale every series with its own scaler and move the result to the device once.
+
+        Args:
+            folds: windows of every symbol of the panel, by fold.
+            scalers: by series; the rows of a series without one stay NaN.
+        """
+        count = len(panel.features)
+        features = np.full((len(folds) * count, panel.features.shape[1]), np.nan, np.float32)
+        targets = np.full((len(folds) * count, panel.horizon), np.nan, np.float32)
+        train, validation = {}, {}
+        for place, (fold, windows) in enumerate(folds.items()):
+            for i, w in enumerate(windows):
+                name, source = series(w.symbol, fold), panel.rows(i)
+                train[name] = w.train + place * count
+                validation[name] = w.validation + place * count
+                if scaler := scalers.get(name):
+                    own = slice(source.start + place * count, source.stop + place * count)
+                    features[own] = scaler.transform(panel.features[source])
+                    targets[own] = panel.targets[source] / scaler.target_scale
         return cls(
             features=torch.from_numpy(features).to(device=device, dtype=dtype),
             targets=torch.from_numpy(targets).to(device),
-            train={w.symbol: w.train for w in windows},
-            validation={w.symbol: w.validation for w in windows},
+            train=train,
+            validation=validation,
             lookback=lookback,
         )
 
-    def steps_per_epoch(self, symbol: str, batch_size: int) -> int:
-        return -(-len(self.train[symbol]) // batch_size)
+    def steps_per_epoch(self, name: str, batch_size: int) -> int:
+        return -(-len(self.train[name]) // batch_size)
 
     def epoch_batches(
         self, models: Sequence[ModelId], epoch: int, batch_size: int, seed: int
@@ -75,11 +102,11 @@ class TrainingData:
         A shorter history fills fewer steps; what is left has weight 0, and so has the padding of
         a model's last batch.
         """
-        steps = max(self.steps_per_epoch(m.symbol, batch_size) for m in models)
+        steps = max(self.steps_per_epoch(m.series, batch_size) for m in models)
         rows = np.empty((len(models), steps * batch_size), dtype=np.int64)
         weight = np.zeros_like(rows, dtype=np.float32)
         for i, model in enumerate(models):
-            ends = self.train[model.symbol]
+            ends = self.train[model.series]
             order = ends[shuffled(seed, model.symbol, model.member, epoch, len(ends))]
             rows[i, : len(order)] = order
             rows[i, len(order) :] = order[0]
@@ -90,7 +117,7 @@ class TrainingData:
         self, models: Sequence[ModelId], multiple: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """All validation windows: rows int64 and weights float32, both ``[M, N]``, padded."""
-        ends = [self.validation[m.symbol] for m in models]
+        ends = [self.validation[m.series] for m in models]
         return pad_rows(ends, self.features.device, multiple)
 
     def _placed(

@@ -73,7 +73,7 @@ class UnitQueue:
         known = read_json(self.folder / "plan.json")
         if not isinstance(known, dict) or known.get("snapshot") != self._snapshot:
             return []
-        return [[ModelId(s, int(m)) for s, m in unit] for unit in known["units"]]
+        return [[ModelId(*m) for m in unit] for unit in known["units"]]
 
     def plan(self, make: Callable[[], list[Unit]], models: Sequence[ModelId]) -> list[Unit]:
         """The plan for these models: the one in force, so that a resumed run computes the same

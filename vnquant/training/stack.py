@@ -87,7 +87,7 @@ class Stack:
         kernels: Kernels = PLAIN_KERNELS,
     ) -> None:
         batch = training.batch_size
-        self.models = sorted(models, key=lambda m: (-data.steps_per_epoch(m.symbol, batch), m))
+        self.models = sorted(models, key=lambda m: (-data.steps_per_epoch(m.series, batch), m))
         self.shape, self.training, self.data = shape, training, data
         self.kernels = kernels
         self.device = data.features.device
@@ -105,7 +105,7 @@ class Stack:
     def _index(self) -> None:
         """Everything that follows from which models are in the stack."""
         device, batch = self.device, self.training.batch_size
-        steps = [self.data.steps_per_epoch(m.symbol, batch) for m in self.models]
+        steps = [self.data.steps_per_epoch(m.series, batch) for m in self.models]
         self.steps = np.asarray(steps)
         self._steps = torch.tensor(steps, dtype=torch.int32, device=device)
         self._widths = round_widths(self.steps, self.kernels.widths)

@@ -108,4 +108,4 @@ def _report(stack: Stack, events: Events) -> None:
     )
     for m, e in zip(stack.models, stack.ledger, strict=True):
         if e.status == Status.DIVERGED and len(e.history) == stack.epoch - 1:
-            events.emit("diverged", symbol=m.symbol, member=m.member, epoch=stack.epoch)
+            events.emit("diverged", symbol=m.series, member=m.member, epoch=stack.epoch)

@@ -1,0 +1,118 @@
+"""The whole job, from bars to forecasts, with the future taken away or replaced."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.leaks.conftest import prepare
+from tests.stages.conftest import SPEC, context
+from vnquant.evaluation import probes
+from vnquant.features.panel import Panel
+from vnquant.features.windows import Scaler, Windows, fit_scaler
+from vnquant.market.folder import PriceFolder
+from vnquant.market.sources import open_source
+from vnquant.spec import FoldSpec, RunSpec, WalkForwardSpec
+from vnquant.stages import run_stage, walk_forward, worker
+
+FOLDS = (
+    FoldSpec(validation_start="2020-06-01", test_start="2021-01-04", test_end="2021-10-01"),
+    FoldSpec(validation_start="2021-03-01", test_start="2021-10-01"),
+)
+LAST = pd.Timestamp("2021-09-30")
+"""The first fold's last session: a job that ends there cannot know what comes after it."""
+WALK: RunSpec = SPEC.model_copy(
+    update={
+        "symbols": ("FPT", "VNM"),
+        "data": SPEC.data.model_copy(update={"start": dt.date(2017, 1, 1)}),
+        "walk_forward": WalkForwardSpec(folds=FOLDS),
+    }
+)
+REAL = ("ACV", "FPT", "HPG", "PVS", "SSI", "TIG", "VCB")
+
+
+ALONE = WALK.model_copy(update={"walk_forward": WalkForwardSpec(folds=FOLDS[:1])})
+NAMES = ("forecasts", "baselines")
+
+
+def forecasts(path: Path, spec: RunSpec, raw: pd.DataFrame) -> pd.DataFrame:
+    ctx = context(path, spec)
+    ctx.raw = raw
+    run_stage(ctx, "walk_forward")
+    parts = [pd.read_parquet(ctx.stage("walk_forward") / f"{name}.parquet") for name in NAMES]
+    table = pd.concat([parts[0].assign(name="model"), parts[1]])
+    first = table[(table["fold"] == 1) & (table["date"] <= LAST)]
+    return first.set_index(["name", "symbol", "date"]).sort_index()
+
+
+@pytest.fixture(scope="module")
+def raw() -> pd.DataFrame:
+    return open_source("synthetic", None).load(WALK.symbols, start=WALK.data.start, end=None)
+
+
+def assert_same(then: pd.DataFrame, whole: pd.DataFrame) -> None:
+    """Equal forecasts where both have them; stacks of other widths sum in another order."""
+    made = [c for c in whole.columns if not c.startswith("y_")]
+    same = whole.index.intersection(then.index)
+    assert len(same) > 0.9 * len(whole), "only the newest outcomes are not known yet"
+    assert not len(then.index.difference(same))
+    pd.testing.assert_frame_equal(then.loc[same, made], whole.loc[same, made], rtol=0, atol=1e-4)
+
+
+def test_a_folds_forecasts_do_not_know_what_comes_after_it(
+    raw: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Model and rivals alike, with the later prices gone and with other ones in their place."""
+    other = raw.copy()
+    later = other["date"] > LAST
+    prices = ["open", "high", "low", "close", "adj_close"]
+    other.loc[later, prices] *= np.where(np.arange(later.sum()) % 40 < 20, 1.02, 1.0)[:, None]
+    whole = forecasts(tmp_path / "whole", WALK, raw)
+    assert_same(forecasts(tmp_path / "gone", ALONE, raw[~later]), whole)
+    assert_same(forecasts(tmp_path / "other", WALK, other), whole)
+
+
+def test_a_scaler_that_knows_the_future_would_be_noticed(
+    raw: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison above can fail: the same with a scale fitted on the test part too."""
+
+    def everything(panel: Panel, w: Windows, lookback: int) -> Scaler:
+        rows = np.concatenate([w.train, w.validation, w.test])
+        return fit_scaler(panel, replace(w, train=rows), lookback)
+
+    monkeypatch.setattr(worker, "fit_scaler", everything)
+    monkeypatch.setattr(walk_forward, "fit_scaler", everything)
+    cut = raw["date"] <= LAST - pd.Timedelta(days=90)
+    then = forecasts(tmp_path / "gone", ALONE, raw[cut])
+    whole = forecasts(tmp_path / "whole", ALONE, raw)
+    made = ["p_up", "mu_1", "sigma_1"]
+    same = whole.index.intersection(then.index)
+    for name in ("model", "ridge_per_symbol", "ridge_pooled"):  # the others need no scale
+        gap = (then.loc[same, made] - whole.loc[same, made]).loc[name].abs().max().max()
+        assert gap > 1e-4, name
+
+
+@pytest.fixture(scope="module")
+def real(shared_prices: Path) -> pd.DataFrame:
+    return PriceFolder(shared_prices).load(REAL, start=dt.date(2016, 1, 1))
+
+
+def test_real_prices_make_causal_features_that_know_no_level(real: pd.DataFrame) -> None:
+    cuts = ("2018-01-24", "2020-03-24", "2022-04-25")
+    assert probes.not_causal(prepare, real, cuts) == []
+    assert probes.depends_on_level(prepare, real) == []
+
+
+def test_the_one_known_look_ahead_concerns_a_single_bar(real: pd.DataFrame) -> None:
+    """An adjustment that is taken back on the next bar can be recognised on the next bar only."""
+    found = probes.not_causal(prepare, real, ["2023-06-13"])
+    assert found
+    assert all(leak.what.startswith("1 of ") for leak in found)
+    assert all(leak.what.endswith("first TIG on 2023-06-13") for leak in found)
+    assert probes.not_causal(prepare, real, ["2023-06-14"]) == []
