@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Collection
@@ -14,6 +15,9 @@ from vnquant.accelerators.ipex import IpexChoice, decide
 from vnquant.accelerators.profile import Profile
 from vnquant.accelerators.topology import Kind, Topology, read
 from vnquant.spec import TrainingSpec
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
 
 
 def processor_name() -> str:
@@ -38,6 +42,25 @@ def choose_cpus(
     if cores == "e" and not topology.hybrid:
         return chosen, "this machine has one kind of core: all are used"
     return chosen, None
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep what tensors give back, instead of returning it to the kernel each time.
+
+    A step allocates and frees the same large blocks again and again; fresh pages from the kernel
+    are zeroed first, which was a quarter of a step's processor time (benchmarks/NOTES.md).
+    `vnquant.training.memory.release_memory` still gives everything back when it matters.
+
+    Returns:
+        Whether this C library could be told; others do as they please.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    no_mmap = mallopt(M_MMAP_MAX, 0)
+    never_trim = mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    return bool(no_mmap and never_trim)
 
 
 def configure(
@@ -65,6 +88,7 @@ def configure(
     count = threads or len(chosen) or 1
     os.environ["OMP_NUM_THREADS"] = str(count)  # for libraries that are loaded later, and children
     torch.set_num_threads(count)
+    keep_freed_memory()
     dtype = "bfloat16" if training.precision == "bfloat16" else "float32"
     used, why = decide(ipex)
     return Profile(
