@@ -100,12 +100,17 @@ def main() -> None:
     write("torch-cpu.txt", f"torch {TORCH}, CPU wheel.", cpu_wheel_pin(LOCKS / "torch-cpu.txt"))
     write("torch.txt", f"torch {TORCH}, public wheels.", only_torch)
     write("torch-cuda.txt", "What a CUDA wheel of torch needs on Linux.", cuda)
-    for extra, purpose in (("dev", "Tests, linters, types."), ("host", "The controller's extra.")):
-        pins = compile_pins([*project["dependencies"], torch, *extras[extra]], fixed=everything)
+    # The controller collects prices too; `prices` alone is for a machine that does nothing else.
+    for name, parts, purpose in (
+        ("dev", ("dev",), "Tests, linters, types."),
+        ("host", ("host", "prices"), "The controller's extra, and that of collecting prices."),
+    ):
+        asked = [line for part in parts for line in extras[part]]
+        pins = compile_pins([*project["dependencies"], torch, *asked], fixed=everything)
         # What the extra itself asks for stays, even if a CUDA torch would bring it along too.
-        named = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in extras[extra]}
+        named = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in asked}
         kept = {n: b for n, b in pins.items() if n not in everything or n in named}
-        write(f"{extra}.txt", purpose, kept)
+        write(f"{name}.txt", purpose, kept)
     for name, wanted in TOOLS.items():
         write(f"{name}.txt", f"Pinned {name} tool.", compile_pins([wanted], fixed=runtime))
 
