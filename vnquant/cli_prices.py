@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vnquant import cli_options as opt
+from vnquant.errors import Stopped, UsageError
 
 if TYPE_CHECKING:
     from vnquant.market.collect.answers import Service
@@ -96,7 +100,6 @@ def fetch(
     arrive. No other command uses the network.
     """
     from vnquant.cli_progress import open_view
-    from vnquant.errors import UsageError
     from vnquant.events import Events
     from vnquant.market.collect.cache import Replies
     from vnquant.market.collect.fetch import Fetch, last_settled, outcome_of
@@ -110,7 +113,7 @@ def fetch(
     names = _wanted(symbols, universe)
     store = PriceStore(into)
     store.refuse_other_sources(source)
-    with store.opened(), open_view(quiet=quiet) as view:
+    with _ended_by_sigterm(), store.opened(), open_view(quiet=quiet) as view:
         events = Events(listener=view)
         replies = Replies(store.replies, f"{source} {base_url} {settled}")
         service = _service(source, base_url, manners, replies, events, settled)
@@ -166,9 +169,21 @@ def compare(
     click.echo(str(out / "summary.md"))
 
 
-def _manners(rate: float, timeout: float) -> Manners:
-    from vnquant.errors import UsageError
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Leave at once, as Ctrl-C does: files are whole at any moment, so nothing needs saving."""
 
+    def leave(signum: int, _: object) -> None:
+        raise Stopped("stopped", fix="run the same command again to continue", signum=signum)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _manners(rate: float, timeout: float) -> Manners:
     try:
         from vnquant.market.collect.client import Manners
     except ModuleNotFoundError as error:
@@ -187,7 +202,6 @@ def _manners(rate: float, timeout: float) -> Manners:
 
 def _wanted(symbols: tuple[str, ...], universe: str | None) -> list[str] | None:
     """The tickers; None: all that the service lists."""
-    from vnquant.errors import UsageError
     from vnquant.market.universe import VN102, canonical
     from vnquant.spec import SYMBOL_PATTERN
 

@@ -82,6 +82,7 @@ class Fake:
             promised), ``html``, ``hang``, ``drip``, ``reset``, ``lost-query``, ``moved``,
             ``circle``, ``empty``, ``nan``. The key ``*`` is for every symbol.
         asked: the path and query of every question, in order.
+        asked_at: when each of them came, in seconds of the monotonic clock.
         seen_headers: of the last question.
     """
 
@@ -89,6 +90,7 @@ class Fake:
     quirks: Quirks = field(default_factory=Quirks)
     faults: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     asked: list[str] = field(default_factory=list)
+    asked_at: list[float] = field(default_factory=list)
     seen_headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
     leaving: threading.Event = field(default_factory=threading.Event)
@@ -163,6 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.server.fake
         parts = urlsplit(self.path)
         query = {k: v[-1] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
+        fake.asked_at.append(time.monotonic())
         fake.asked.append(unquote(self.path))
         fake.seen_headers = dict(self.headers.items())
         symbol = query.get("Symbol") or query.get("q", "").partition("~")[0].partition(":")[2]

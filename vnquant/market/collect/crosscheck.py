@@ -29,8 +29,8 @@ class Comparison:
 
     Attributes:
         disagreements: one row for each symbol, day and field; ``difference`` is b - a in the
-            field's unit, for ``adj_step`` in adjusted daily returns. For ``day`` one of a and b is
-            missing.
+            field's unit, for ``adj_step`` in adjusted daily returns. ``day``: a session that only
+            one of the two has; a or b is its close there.
         symbols: indexed by symbol: common days, days only in a or b, disagreements, verdict.
         only_a: symbols that only the first folder has.
         only_b: symbols that only the second folder has.
@@ -117,14 +117,13 @@ def _symbol(
     only_a, only_b = a.index.difference(days), b.index.difference(days)
     one, two = a.loc[days], b.loc[days]
     verdict = _verdict(one, two)
-    parts = [
-        _rows(symbol, "day", missing, float("nan"), float("nan"))
-        for missing in (only_a, only_b)
-        if len(missing)
-    ]
+    nothing = float("nan")
+    parts = [_rows(symbol, "day", only_a, a.loc[only_a, "close"].to_numpy(), nothing)]
+    parts += [_rows(symbol, "day", only_b, nothing, b.loc[only_b, "close"].to_numpy())]
     # A symbol in other units or on another basis differs everywhere: said once, not for each bar.
     if not verdict:
         parts += _fields(symbol, one, two)
+    parts = [p for p in parts if len(p)]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
     rows = rows.sort_values(["date", "field"], kind="stable", ignore_index=True)
     if not verdict:

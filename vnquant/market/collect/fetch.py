@@ -194,9 +194,10 @@ class Fetch:
             )
         bars = found.bars
         if stored is not None:
-            bars = self._with_later(stored, bars)
+            self._nothing_later(stored)
             self._nothing_lost(symbol, stored, bars)
-            why = why or ("fetched again" if find_change(stored.bars, bars, _first(bars)) else "")
+            differs = find_change(stored.bars, bars, stored.bars["date"].iloc[0])
+            why = why or ("fetched again" if differs else "")
         kept = self._store.keep_old(symbol, why.replace(" ", "-")) if why else None
         self._store.write(symbol, bars, origin(self._service.name, start, self._until))
         added = len(bars) - (0 if stored is None else len(stored.bars))
@@ -214,10 +215,10 @@ class Fetch:
         begun = stored.origin.asked_from
         return None if begun is None else min(self._start, dt.date.fromisoformat(begun))
 
-    def _with_later(self, stored: Stored, bars: pd.DataFrame) -> pd.DataFrame:
+    def _nothing_later(self, stored: Stored) -> None:
         """An earlier --end must not cut off later bars, nor may they be mixed with new ones."""
         if stored.bars["date"].iloc[-1].date() <= self._until:
-            return bars
+            return
         raise Unusable(
             f"has bars to {stored.bars['date'].iloc[-1]:%Y-%m-%d}, later than {self._until}, and "
             "must be fetched as a whole",
@@ -233,11 +234,6 @@ class Fetch:
                 where=symbol,
                 fix=f"{symbol}.parquet is kept as it is; move it away to accept what is there now",
             )
-
-
-def _first(bars: pd.DataFrame) -> pd.Timestamp:
-    first: pd.Timestamp = bars["date"].iloc[0]
-    return first
 
 
 def _said(change: Change) -> str:
