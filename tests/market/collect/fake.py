@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,6 +29,7 @@ FINFO = "/v4/stock_prices/"
 FINFO_LIST = "/v4/stocks"
 PAGE = "<!DOCTYPE html><html><body>Blocked</body></html>"
 CENTRES = {"HOSE": 1, "HNX": 2, "UPCOM": 9}
+RowWriter = Callable[[dict[str, Any], float], dict[str, Any]]
 
 
 @dataclass
@@ -94,6 +95,16 @@ class Fake:
     seen_headers: dict[str, str] = field(default_factory=dict)
     url: str = ""
     leaving: threading.Event = field(default_factory=threading.Event)
+    _written: dict[Any, tuple[pd.DataFrame, list[dict[str, Any]]]] = field(default_factory=dict)
+
+    def rows(self, symbol: str, write: RowWriter, unit: float) -> list[dict[str, Any]]:
+        """A symbol's bars as a service writes them, newest first; written once."""
+        bars = self.bars[symbol]
+        known = self._written.get((symbol, write, unit))
+        if known is None or known[0] is not bars:
+            rows = [write(b, unit) for b in bars.to_dict(orient="records")][::-1]
+            self._written[symbol, write, unit] = known = (bars, rows)
+        return known[1].copy()
 
     def count(self, symbol: str) -> int:
         """How many questions were about a symbol."""
@@ -279,7 +290,7 @@ def cafef(fake: Fake, query: dict[str, str]) -> dict[str, Any]:
         if q.null_data:
             return {"Data": None, "Message": None, "Success": True}
         return {"Data": {"TotalCount": 0, "Data": []}, "Message": None, "Success": True}
-    rows = [cafef_row(b, q.value_unit) for b in bars.to_dict(orient="records")][::-1]
+    rows = fake.rows(query["Symbol"], cafef_row, q.value_unit)
     days = [d.date() for d in bars["date"]][::-1]
     if q.impossible_row:
         rows.append(rows[-1] | {"Ngay": "01/01/0001"})
@@ -324,10 +335,8 @@ def finfo(fake: Fake, query: dict[str, str]) -> dict[str, Any]:
             first = dt.date.fromisoformat(rest[4:])
         elif rest.startswith("lte:"):
             last = dt.date.fromisoformat(rest[4:])
-    rows = []
-    if (bars := fake.bars.get(code)) is not None:
-        keep = bars[(bars["date"] >= str(first)) & (bars["date"] <= str(last))]
-        rows = [finfo_row(b, q.price_unit) for b in keep.to_dict(orient="records")][::-1]
+    rows = fake.rows(code, finfo_row, q.price_unit) if code in fake.bars else []
+    rows = [r for r in rows if str(first) <= r["date"] <= str(last)]
     size = min(int(query["size"]), q.page_cap or 10**9)
     at = (int(query["page"]) - 1) * size
     return {
