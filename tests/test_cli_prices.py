@@ -173,6 +173,24 @@ def test_mistakes_are_told_before_anything_is_written(
     assert fake.asked == []
 
 
+def test_without_its_extra_the_command_says_what_to_install(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['requests'] = None; import vnquant.cli as c; c.main()"
+    what = (
+        "prices",
+        "fetch",
+        "--source",
+        "cafef",
+        "--symbols",
+        "FPT",
+        "--into",
+        str(tmp_path / "p"),
+    )
+    done = call([sys.executable, "-c", hidden, *what])
+    assert done.returncode == 2
+    assert "vnquant[prices]" in done.stderr
+    assert not (tmp_path / "p").exists()
+
+
 def test_two_sources_are_compared(fake: Fake, tmp_path: Path) -> None:
     both = {"cafef": tmp_path / "a", "vndirect": tmp_path / "b"}
     for source, into in both.items():

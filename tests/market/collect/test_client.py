@@ -81,6 +81,17 @@ def test_retry_after_is_waited_for_and_slows_the_rest(fake: Fake, client: Client
     assert time.monotonic() - began >= 0.38
 
 
+def test_who_asks_for_a_long_peace_is_not_asked_meanwhile(fake: Fake, client: Clients) -> None:
+    fake.faults["FPT"] = ["429:2"]
+    hasty = client(manners=replace(QUICK, most_patience=1.0))
+    for says in ("asks for 2 s", "another 2 s"):
+        with pytest.raises(Throttled, match=says):
+            ask(hasty)
+    assert fake.count("FPT") == 1
+    time.sleep(2.0)
+    assert ask(hasty) == 20
+
+
 def test_a_redirect_that_keeps_the_question_is_followed(fake: Fake, client: Clients) -> None:
     fake.faults["FPT"] = ["moved"]
     assert ask(client()) == 20

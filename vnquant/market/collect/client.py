@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -89,6 +90,7 @@ class Client:
         self._say = say
         self._spacing = 1.0 / manners.rate
         self._next = 0.0
+        self._peace_until = -math.inf
         self._session = requests.Session()
         self._session.headers.update(
             {
@@ -114,6 +116,7 @@ class Client:
 
         Raises:
             Unreachable, Refused, Faulty, Throttled: after the last attempt.
+            Unusable: there is nothing at this address.
         """
         key = f"{path}?{query}"
         self.answers += 1
@@ -149,6 +152,7 @@ class Client:
             if error.after is None:
                 return True
             if error.after > self.manners.most_patience:
+                self._peace_until = time.monotonic() + error.after
                 return False
             self._say(f"{self.host} asks to wait {error.after:.0f} s")
             return error.after + random.uniform(0.0, self.manners.jitter)
@@ -158,8 +162,20 @@ class Client:
         return True
 
     def _turn(self) -> None:
-        """Wait until the next request may leave."""
+        """Wait until the next request may leave.
+
+        Raises:
+            Throttled: the service has asked for more time than is waited, and it is not over.
+        """
         now = time.monotonic()
+        if now < self._peace_until:
+            left = self._peace_until - now
+            raise Throttled(
+                f"wants not to be asked for another {left:.0f} s",
+                where=self.host,
+                fix="run the same command again after that",
+                after=left,
+            )
         if self._next > now:
             time.sleep(self._next - now)
             now = self._next
