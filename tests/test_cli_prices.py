@@ -155,7 +155,7 @@ def test_nobody_there_is_told_quickly(tmp_path: Path) -> None:
     ("more", "says"),
     [
         (["--source", "ssi", "--symbols", "FPT"], "ssi"),
-        (["--source", "cafef"], "--symbols and --universe"),
+        (["--source", "vndirect-chart"], "--symbols and --universe"),
         (["--source", "cafef", "--symbols", "FPT", "--universe", "vn102"], "give one of the two"),
         (["--source", "cafef", "--symbols", "F/PT"], "not a ticker"),
         (["--source", "cafef", "--symbols", "FPT", "--rate", "0"], "not a rate"),

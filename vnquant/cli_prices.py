@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vnquant.market.collect.client import Manners
     from vnquant.market.collect.fetch import FetchReport
 
-SOURCES = ("cafef", "vndirect")
+SOURCES = ("cafef", "vndirect", "vndirect-chart")
 
 
 class Rate(click.ParamType[Any]):
@@ -230,17 +230,23 @@ def _service(
 ) -> Service:
     from vnquant.market.collect.cafef import CafeF
     from vnquant.market.collect.client import Client
+    from vnquant.market.collect.dchart import VNDirectChart
     from vnquant.market.collect.vndirect import VNDirect
 
-    kind = CafeF if name == "cafef" else VNDirect
-    client = Client(
-        base_url or kind.base_url,
-        referer=kind.referer,
-        manners=manners,
-        replies=replies,
-        say=lambda text: events.emit("price_note", text=text),
-    )
-    return CafeF(client, settled) if name == "cafef" else VNDirect(client)
+    def client(kind: type[Any]) -> Client:
+        return Client(
+            base_url or kind.base_url,
+            referer=kind.referer,
+            manners=manners,
+            replies=replies,
+            say=lambda text: events.emit("price_note", text=text),
+        )
+
+    if name == "cafef":
+        return CafeF(client(CafeF), settled)
+    if name == "vndirect":
+        return VNDirect(client(VNDirect))
+    return VNDirectChart(client(VNDirectChart))
 
 
 def _say(report: FetchReport, into: Path) -> None:

@@ -27,6 +27,7 @@ CAFEF = "/du-lieu/ajax/pagenew/datahistory/pricehistory.ashx"
 CAFEF_LIST = "/du-lieu/ajax/pagenew/databusiness/congtyniemyet.ashx"
 FINFO = "/v4/stock_prices/"
 FINFO_LIST = "/v4/stocks"
+DCHART = "/dchart/history"
 PAGE = "<!DOCTYPE html><html><body>Blocked</body></html>"
 CENTRES = {"HOSE": 1, "HNX": 2, "UPCOM": 9}
 RowWriter = Callable[[dict[str, Any], float], dict[str, Any]]
@@ -50,6 +51,8 @@ class Quirks:
         overlap: every CafeF page but the first repeats a row of the one before.
         provisional: an unfinished row of that date comes first.
         null_data: unknown symbols give ``Data: null``.
+        midnight: seconds after midnight UTC at which the chart dates its bars.
+        no_bars: what the chart says where it has none: ``ok`` or ``no_data``.
         content_type: of JSON answers.
         gzipped: answers are compressed.
     """
@@ -67,6 +70,8 @@ class Quirks:
     overlap: bool = False
     provisional: dt.date | None = None
     null_data: bool = False
+    midnight: int = 0
+    no_bars: str = "ok"
     content_type: str = "text/html; charset=utf-8"
     gzipped: bool = False
 
@@ -108,7 +113,8 @@ class Fake:
 
     def count(self, symbol: str) -> int:
         """How many questions were about a symbol."""
-        return sum(f"Symbol={symbol}&" in a or f"code:{symbol}~" in a for a in self.asked)
+        asked = (f"Symbol={symbol}&", f"symbol={symbol}&", f"code:{symbol}~")
+        return sum(any(words in a for words in asked) for a in self.asked)
 
     def fault(self, symbol: str) -> str | None:
         for key in (symbol, "*"):
@@ -179,7 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
         fake.asked_at.append(time.monotonic())
         fake.asked.append(unquote(self.path))
         fake.seen_headers = dict(self.headers.items())
-        symbol = query.get("Symbol") or query.get("q", "").partition("~")[0].partition(":")[2]
+        code = query.get("q", "").partition("~")[0].partition(":")[2]
+        symbol = query.get("Symbol") or query.get("symbol") or code
         path = parts.path.removeprefix("/moved").lower()
         if (fault := fake.fault(symbol)) is not None and self._fail(fault, parts.query):
             return
@@ -187,6 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(cafef(fake, query))
         elif path == FINFO:
             self._json(finfo(fake, query))
+        elif path == DCHART:
+            self._json(dchart(fake, query))
         elif path == CAFEF_LIST:
             rows = [
                 {"Symbol": s, "TradeCenterId": CENTRES[f["exchange"].iloc[-1]]}
@@ -346,6 +355,20 @@ def finfo(fake: Fake, query: dict[str, str]) -> dict[str, Any]:
         "totalPages": -(-len(rows) // size),
         "data": rows[at : at + size],
     }
+
+
+def dchart(fake: Fake, query: dict[str, str]) -> dict[str, Any]:
+    """All bars of a range, oldest first, every price adjusted; empty arrays are ``ok`` too."""
+    bars = fake.bars.get(query["symbol"])
+    if bars is None:
+        return {"s": fake.quirks.no_bars, **{name: [] for name in "tohlcv"}}
+    seconds = bars["date"].astype("int64") + fake.quirks.midnight
+    keep = bars[(seconds >= int(query["from"])) & (seconds <= int(query["to"]))]
+    factor = keep["adj_close"] / keep["close"]
+    answer: dict[str, Any] = {"t": seconds[keep.index].tolist(), "s": "ok"}
+    for name in ("open", "high", "low", "close"):
+        answer[name[0]] = (keep[name] * factor).round(2).tolist()
+    return answer | {"v": keep["volume"].astype(int).tolist()}
 
 
 class _Server(ThreadingHTTPServer):

@@ -74,11 +74,10 @@ def test_retry_after_is_waited_for_and_slows_the_rest(fake: Fake, client: Client
     ask(slow)
     assert 1.0 <= time.monotonic() - began < 3.0
     assert [n for n in notes if "asks to wait 1 s" in n]
-    began = time.monotonic()
     ask(slow)
     ask(slow)
     # Ten a second before the complaint, five after it.
-    assert time.monotonic() - began >= 0.38
+    assert time.monotonic() - began >= 1.4
 
 
 def test_who_asks_for_a_long_peace_is_not_asked_meanwhile(fake: Fake, client: Clients) -> None:
@@ -100,12 +99,12 @@ def test_a_redirect_that_keeps_the_question_is_followed(fake: Fake, client: Clie
 
 def test_the_rate_is_kept_and_jittered(fake: Fake, client: Clients) -> None:
     steady = client(manners=replace(QUICK, rate=20.0, jitter=0.5))
-    times = []
+    times = [time.monotonic()]
     for _ in range(9):
         ask(steady)
         times.append(time.monotonic())
     gaps = [b - a for a, b in pairwise(times)]
-    assert times[-1] - times[0] >= 8 / 20.0 * 0.95
+    assert times[-1] - times[0] >= 8 / 20.0
     assert len({round(g, 3) for g in gaps}) > 1
 
 

@@ -109,7 +109,7 @@ def test_a_row_on_two_pages_is_one_bar(fake: Fake) -> None:
 
     found = fetch(answering(fake, overlap))
     assert len(found.bars) == len(fake.bars["FPT"])
-    assert found.dropped["on two pages"] >= 4
+    assert found.dropped["the same row again"] >= 4
 
 
 def test_a_history_rewritten_while_it_is_read_is_refused(fake: Fake) -> None:

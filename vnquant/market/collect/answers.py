@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from vnquant.market.collect.faults import Unusable
 from vnquant.market.schema import COLUMNS
 
 BILLION = 1e9
@@ -122,6 +123,20 @@ def price_scale(rows: Sequence[tuple[float, float, float]]) -> float | None:
 
 def _near(a: float, b: float) -> bool:
     return b / TOLERANCE < a < b * TOLERANCE
+
+
+def refuse_two(date: dt.date, one: object, other: object, symbol: str) -> None:
+    """Let a day come twice only if it says the same.
+
+    Raises:
+        Unusable: it does not.
+    """
+    if one != other:
+        raise Unusable(
+            f"{date} came twice with different numbers: its history changed while it was read",
+            where=symbol,
+            fix="run the same command again",
+        )
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vnquant.market.collect.answers import day, number, value_in_vnd
+from vnquant.market.collect.answers import day, number, refuse_two, value_in_vnd
 from vnquant.market.collect.faults import Unusable
 
 FIELDS = {
@@ -51,12 +51,7 @@ def clash(
         Unusable: naming the first such day.
     """
     for date in sorted(known.keys() & found.keys()):
-        if known[date] != found[date]:
-            raise Unusable(
-                f"{date} came twice with different numbers: its history changed while it was read",
-                where=symbol,
-                fix="run the same command again",
-            )
+        refuse_two(date, known[date], found[date], symbol)
 
 
 def parse(answer: Any, symbol: str, settled: dt.date) -> Page:

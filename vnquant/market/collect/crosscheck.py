@@ -123,6 +123,7 @@ def _symbol(
     # A symbol in other units or on another basis differs everywhere: said once, not for each bar.
     if not verdict:
         parts += _fields(symbol, one, two)
+    parts += _steps(symbol, one, two)
     parts = [p for p in parts if len(p)]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS))
     rows = rows.sort_values(["date", "field"], kind="stable", ignore_index=True)
@@ -167,16 +168,18 @@ def _fields(symbol: str, one: pd.DataFrame, two: pd.DataFrame) -> list[pd.DataFr
         off = np.abs(b - a) > slack  # a missing value is silent, not different
         if off.any():
             parts.append(_rows(symbol, field, one.index[off], a[off], b[off]))
-    # Levels of adj_close depend on the day of the download; steps between days do not.
-    a, b = one["adj_close"].to_numpy(), two["adj_close"].to_numpy()
-    if len(a) > 1 and min(a.min(), b.min()) > 0:
-        steps = [x[1:] / x[:-1] - 1.0 for x in (a, b)]
-        rounding = sum((PRICE_SLACK / x[1:] + PRICE_SLACK / x[:-1] for x in (a, b)), start=0.0)
-        off = np.abs(steps[1] - steps[0]) > STEP_SLACK + rounding
-        if off.any():
-            days = one.index[1:][off]
-            parts.append(_rows(symbol, "adj_step", days, steps[0][off], steps[1][off]))
     return parts
+
+
+def _steps(symbol: str, one: pd.DataFrame, two: pd.DataFrame) -> list[pd.DataFrame]:
+    """Levels of adj_close depend on unit, basis and day of the download; daily steps do not."""
+    a, b = one["adj_close"].to_numpy(), two["adj_close"].to_numpy()
+    if len(a) < 2 or min(a.min(), b.min()) <= 0:
+        return []
+    steps = [x[1:] / x[:-1] - 1.0 for x in (a, b)]
+    rounding = sum((PRICE_SLACK / x[1:] + PRICE_SLACK / x[:-1] for x in (a, b)), start=0.0)
+    off = np.abs(steps[1] - steps[0]) > STEP_SLACK + rounding
+    return [_rows(symbol, "adj_step", one.index[1:][off], steps[0][off], steps[1][off])]
 
 
 def _rows(

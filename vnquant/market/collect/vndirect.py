@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from vnquant.market.collect.answers import History, day, frame, number, price_scale
+from vnquant.market.collect.answers import History, day, frame, number, price_scale, refuse_two
 from vnquant.market.collect.client import Client
 from vnquant.market.collect.faults import Unusable
 
@@ -136,15 +136,10 @@ class VNDirect:
             dropped["outside the dates"] += 1
         elif date not in rows:
             rows[date] = row
-        elif rows[date] == row:
-            dropped["on two pages" if date in before else "the same row twice"] += 1
-            return int(date not in before)
         else:
-            raise Unusable(
-                f"{date} came twice with different numbers: its history changed while it was read",
-                where=symbol,
-                fix="run the same command again",
-            )
+            refuse_two(date, rows[date], row, symbol)
+            dropped["the same row again"] += 1
+            return int(date not in before)
         return 1
 
     def _bars(
