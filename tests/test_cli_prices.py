@@ -48,7 +48,7 @@ def call(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("source", ["cafef", "vndirect"])
+@pytest.mark.parametrize("source", ["cafef", "vndirect", "vndirect-chart"])
 def test_what_is_fetched_is_what_training_reads(
     source: str, fake: Fake, bars: dict[str, pd.DataFrame], tmp_path: Path
 ) -> None:
