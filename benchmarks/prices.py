@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -74,7 +75,7 @@ def job(
             *("--universe", "all", "--into", str(into), "--rate", rate, "--timeout", "5"),
             *("--base-url", fake.url, *more),
         ]
-        began = time.monotonic()
+        began, spent = time.monotonic(), processor_seconds()
         done = subprocess.run(
             command,
             stdout=subprocess.PIPE,
@@ -82,12 +83,13 @@ def job(
             check=False,
             env=os.environ | {"NO_PROXY": "127.0.0.1"},
         )
-        seconds = time.monotonic() - began
+        seconds, spent = time.monotonic() - began, processor_seconds() - spent
     gaps = [b - a for a, b in itertools.pairwise(fake.asked_at)]
     return {
         "job": name,
         "limit": rate,
         "seconds": round(seconds, 1),
+        "CPU seconds": round(spent, 1),
         "requests": len(fake.asked),
         "requests/s": round(len(gaps) / sum(gaps), 2),
         "shortest gap, s": round(min(gaps), 3),
@@ -96,6 +98,12 @@ def job(
         "exit code": done.returncode,
         "MB on disk": round(sum(f.stat().st_size for f in into.glob("*.parquet")) / 1e6, 1),
     }
+
+
+def processor_seconds() -> float:
+    """What all finished child processes have used so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def fetch(
 
     The same command again continues where it was stopped, adds new sessions, and fetches a symbol
     as a whole when its source has rewritten its history. Symbols that fail are listed; the others
-    arrive. No other command uses the network.
+    arrive. Training itself never uses the network.
     """
     from vnquant.cli_progress import open_view
     from vnquant.events import Events

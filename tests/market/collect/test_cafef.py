@@ -97,6 +97,30 @@ def test_a_symbol_that_rarely_trades_does_not_hide_that_the_server_cuts(
         same(service.history(symbol, since=None, until=LAST).bars, fake.bars[symbol])
 
 
+def test_a_day_that_equals_its_month_does_not_settle_how_dates_are_written(
+    fake: Fake, client: Clients
+) -> None:
+    fake.quirks = Quirks(page_cap=20, window=65, date_form="%d/%m/%Y")
+    whole = fake.bars["FPT"]
+    fake.bars["FPT"] = whole[whole["date"] <= "2019-12-12"].reset_index(drop=True)
+    same(fetch(client()).bars, fake.bars["FPT"])
+
+
+def test_one_repeated_row_does_not_end_the_paging(fake: Fake, client: Clients) -> None:
+    fake.quirks = Quirks(page_cap=20, no_count=True)
+
+    class Repeating(Client):
+        def get(self, path: str, query: str, **words: Any) -> Any:
+            answer = super().get(path, query, **words)
+            if "PageIndex=1&" in query:
+                answer["Data"]["Data"].append(answer["Data"]["Data"][-1])
+            return answer
+
+    found = CafeF(Repeating(fake.url, referer="", manners=client().manners), LAST)
+    found._cuts = False  # or what paging loses would be found again by windows
+    same(found.history("FPT", since=None, until=LAST).bars, fake.bars["FPT"])
+
+
 def test_a_long_suspension_is_stepped_over(fake: Fake, client: Clients) -> None:
     fake.quirks = MODERN
     whole = fake.bars["FPT"]

@@ -187,6 +187,11 @@ def test_a_few_bad_symbols_in_a_row_do_not_end_it(run: Run, fake: Fake) -> None:
     assert outcomes(run(names)) == dict.fromkeys(names[:4], "failed") | {"VCB": "new"}
 
 
+def test_many_symbols_without_bars_do_not_end_it(run: Run) -> None:
+    unknown = ["ACB", "BCM", "BID", "BVH", "CTG", "EIB"]
+    assert outcomes(run([*unknown, "FPT"])) == dict.fromkeys(unknown, "failed") | {"FPT": "new"}
+
+
 def test_an_unknown_symbol_fails_alone(run: Run) -> None:
     report = run(["FPT", "VCB"])  # not among the service's bars
     assert outcomes(report) == {"FPT": "new", "VCB": "failed"}

@@ -68,6 +68,18 @@ def test_a_share_near_one_dong_thousand_keeps_its_unit(fake: Fake, client: Clien
         assert (found["close"] - cheap["close"]).abs().max() < 1e-9
 
 
+def test_a_share_that_never_traded_is_in_the_unit_of_those_before(
+    fake: Fake, client: Clients
+) -> None:
+    idle = fake.bars["ACV"].assign(volume=0.0, value=0.0)
+    fake.bars["ACV"] = idle
+    fake.quirks = Quirks(price_unit=1000.0)
+    service = VNDirect(client())
+    service.history("FPT", since=None, until=LAST)
+    found = service.history("ACV", since=None, until=LAST).bars
+    assert (found["close"] - idle["close"]).abs().max() < 1e-9
+
+
 def test_the_question_is_not_percent_encoded(fake: Fake, client: Clients) -> None:
     raw: list[str] = []
 

@@ -180,10 +180,10 @@ class CafeF:
     def _date_form(self, symbol: str, days: list[dt.date]) -> str:
         """How this server writes dates in questions: the form that brings back a known day alone.
 
-        A swapped day and month gives an empty or an unfiltered answer, or, up to the 12th, that
-        of another day; so the day asked about must be one that no other order can mean.
+        A swapped day and month gives an empty or an unfiltered answer, or another day; only where
+        the two are equal does it give the right one.
         """
-        telling = [d for d in days if d.day > 12] or [d for d in days if d.day != d.month]
+        telling = [d for d in days if d.day != d.month]
         for form in DATE_FORMS if telling else ():
             page = self._page(symbol, telling[-1], telling[-1], 1, FEWEST, form)
             if set(page.bars) == {telling[-1]}:
