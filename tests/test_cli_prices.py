@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from tests.market.collect.fake import Fake, serving
+from vnquant.cli_prices import Rate
 from vnquant.market.folder import PriceFolder
 from vnquant.market.synthetic import SyntheticMarket
 
@@ -171,6 +172,13 @@ def test_mistakes_are_told_before_anything_is_written(
     assert says in done.stderr
     assert not (tmp_path / "p").exists()
     assert fake.asked == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("2", 2.0), ("2/s", 2.0), ("30/min", 0.5), (" .5/S ", 0.5), ("90/m", 1.5)]
+)
+def test_rates(text: str, rate: float) -> None:
+    assert Rate().convert(text, None, None) == rate
 
 
 def test_without_its_extra_the_command_says_what_to_install(tmp_path: Path) -> None:

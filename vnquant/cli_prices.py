@@ -77,7 +77,7 @@ def prices() -> None:
 @click.option(
     "--base-url",
     envvar="VNQUANT_PRICES_URL",
-    help="Another address of the service. Default: its own.",
+    help="Another address of the service. Default: the variable VNQUANT_PRICES_URL, or its own.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress, only the result.")
 def fetch(
