@@ -19,11 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 TORCH = "2.13.0"  # the release whose CPU and CUDA wheels this project is tested with
 CUDA_PARTS = ("nvidia-", "cuda-", "triton")  # what only a CUDA wheel of torch depends on
-EXTRAS = {
-    "dev": "Tests, linters, types.",
-    "host": "The controller's extra.",
-    "study": "Rivals of the studies.",
+LOCKED = {
+    "dev": (("dev",), "Tests, linters, types."),
+    # The controller collects prices too; `prices` alone is for a machine that does nothing else.
+    "host": (("host", "prices"), "The controller's extra, and that of collecting prices."),
+    "study": (("study",), "Rivals of the studies."),
 }
+"""The extras in each file of requirements, and what it is for."""
 TOOLS = {"just": "rust-just", "uv": "uv", "build": "setuptools>=77.0.3"}
 
 Pins = dict[str, str]  # distribution name -> its block of lines
@@ -105,12 +107,13 @@ def main() -> None:
     write("torch-cpu.txt", f"torch {TORCH}, CPU wheel.", cpu_wheel_pin(LOCKS / "torch-cpu.txt"))
     write("torch.txt", f"torch {TORCH}, public wheels.", only_torch)
     write("torch-cuda.txt", "What a CUDA wheel of torch needs on Linux.", cuda)
-    for extra, purpose in EXTRAS.items():
-        pins = compile_pins([*project["dependencies"], torch, *extras[extra]], fixed=everything)
+    for name, (parts, purpose) in LOCKED.items():
+        asked = [line for part in parts for line in extras[part]]
+        pins = compile_pins([*project["dependencies"], torch, *asked], fixed=everything)
         # What the extra itself asks for stays, even if a CUDA torch would bring it along too.
-        named = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in extras[extra]}
+        named = {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in asked}
         kept = {n: b for n, b in pins.items() if n not in everything or n in named}
-        write(f"{extra}.txt", purpose, kept)
+        write(f"{name}.txt", purpose, kept)
     for name, wanted in TOOLS.items():
         write(f"{name}.txt", f"Pinned {name} tool.", compile_pins([wanted], fixed=runtime))
 

@@ -17,6 +17,7 @@ import click
 from vnquant import __version__
 from vnquant import cli_options as opt
 from vnquant.argv import normalise
+from vnquant.cli_prices import prices
 from vnquant.errors import BUG, INTERRUPTED, VnquantError
 
 if TYPE_CHECKING:
@@ -163,6 +164,9 @@ def registry_prune(workspace: str, keep: int) -> None:
     from vnquant import cli_actions
 
     cli_actions.registry_prune(_workspace(workspace), keep)
+
+
+cli.add_command(prices)
 
 
 def _workspace(path: str) -> Workspace:

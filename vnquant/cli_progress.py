@@ -61,6 +61,8 @@ def describe(event: Event) -> str | None:
             f"ingest: {f('kept'):,} of {f('bars'):,} bars kept; "
             + (", ".join(f"{k} {v:,}" for k, v in f("counts").items()) or "no defect found")
         ),
+        "price_note": lambda: f"prices: {f('text')}",
+        "price_symbol": lambda: _price_line(event),
         "deployed": lambda: f"deploy: set {f('set')} is current",
         "not_deployed": lambda: f"deploy: refused, {f('reason')}",
     }
@@ -69,6 +71,14 @@ def describe(event: Event) -> str | None:
 
 def _widths(event: Event) -> str:
     return "/".join(str(w) for w in event["widths"])
+
+
+def _price_line(event: Event) -> str | None:
+    """Only what is out of the ordinary: hundreds of symbols simply arrive."""
+    if event["outcome"] == "failed":
+        return f"prices: {event['symbol']} failed"
+    kept = f"; the old file is {event['kept']}" if event["kept"] else ""
+    return f"prices: {event['symbol']} {event['note']}{kept}" if event["note"] else None
 
 
 def _clock(seconds: float) -> str:

@@ -128,10 +128,10 @@ def test_memory_given_back_by_a_tensor_is_used_again() -> None:
     code = (
         "import resource, sys, torch; from vnquant.accelerators import cpu\n"
         "if sys.argv[1] == 'keep': assert cpu.keep_freed_memory()\n"
-        "make = lambda: torch.ones(8_000_000)\n"
+        "make = lambda: torch.ones(16_000_000)\n"
         "make()\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(10): make()\n"
+        "for _ in range(50): make()\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
     )
     faults = {

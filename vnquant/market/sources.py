@@ -21,7 +21,8 @@ class PriceSource(Protocol):
     A frame of bars has the columns of `vnquant.market.schema.COLUMNS`: symbol, exchange, date
     (datetime64[s]), open, high, low, close and adj_close (thousand VND), volume (shares), value
     (VND, may be missing) and change_text (the source's own change, may be missing), sorted by
-    symbol and date. Other adapters (CafeF, VNDirect) implement the same two calls.
+    symbol and date. Web services are no such source: `vnquant.market.collect` brings their bars
+    into a folder, and the folder is read, so that training never depends on the network.
     """
 
     name: str
