@@ -1,4 +1,4 @@
-"""The ordered pipeline: ingest > features > train > evaluate > optimize > deploy > forecast.
+"""The ordered pipeline: ingest, features, train, evaluate, optimize, deploy, forecast, report.
 
 Each stage is idempotent: what is finished is skipped, what was interrupted is continued. This
 package is the only place that knows the order.

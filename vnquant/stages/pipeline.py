@@ -20,6 +20,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "optimize": ("train",),
     "deploy": ("evaluate",),
     "forecast": ("train",),
+    # Shows whatever else there is, and says what is not.
+    "report": ("evaluate",),
 }
 STAGES = tuple(NEEDS)
 ALL = STAGES
