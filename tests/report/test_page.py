@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.report.made import HOSTILE, SPEC, equity, ic, sources_in
-from vnquant.report import Sources, charts, render, sections
+from vnquant.report import Sources, charts, render, sections, svg
 from vnquant.report.page import template_digest
 from vnquant.report.sources import Training
 
@@ -127,6 +127,24 @@ def test_every_image_is_whole_described_and_without_script(sources: Sources) -> 
         assert not names & {"script", "foreignObject", "image", "a"}
 
 
+def test_a_compacted_plot_keeps_its_text_and_its_curves() -> None:
+    written = """<?xml version="1.0"?>
+<!DOCTYPE svg PUBLIC "x"
+  "y">
+<svg xmlns="http://www.w3.org/2000/svg">
+ <metadata><a/></metadata>
+ <g id="text_1"><text x="1.23456" transform="rotate(-0 1 2)">0.02575  of it</text></g>
+ <path id="m12" d="M 1.98765 2
+L 3.5 -0.12999
+"/>
+</svg>
+"""
+    assert svg.compact(written) == (
+        '<svg xmlns="http://www.w3.org/2000/svg"><g><text x="1.23">0.02575  of it</text></g>'
+        '<path id="m12" d="M 1.98 2 L 3.5 -0.12 "/></svg>'
+    )
+
+
 def test_nothing_hostile_becomes_markup(tmp_path: Path, sources: Sources) -> None:
     plain, hostile = Reader(render(sources)), Reader(render(sources_in(tmp_path / "h", HOSTILE)))
     assert hostile.tags.count("script") == plain.tags.count("script") == 1
@@ -157,7 +175,7 @@ def test_a_diverged_model_and_an_early_stop_leave_the_curves_readable() -> None:
     ]
     said = charts.training_overview(models).alternative
     assert "3 models: 4.0000 after the first epoch, 5.0000 after the last." in said
-    assert "best validation loss 2.0000" in charts.training_curve(models[:2]).alternative
+    assert "Best validation loss 2.0000" in charts.training_curve(models[:2]).alternative
 
 
 def test_a_drawdown_may_be_written_with_either_sign() -> None:

@@ -23,22 +23,30 @@ MEMBERS = (BLUE, ORANGE, GREEN)
 
 
 def training_curve(models: Sequence[Training]) -> Image:
-    """Loss per epoch of one symbol's members: training dashed, validation solid."""
+    """Loss per epoch of one symbol's members: training dashed, validation solid, best dotted."""
 
     def draw(axes: Axes) -> None:
         for number, model in enumerate(models):
             colour = MEMBERS[number % len(MEMBERS)]
             train, validation = np.array(model.history).T
             epochs = np.arange(1, len(train) + 1)
-            axes.plot(epochs, train, "--", color=colour, marker=_marker(epochs), fillstyle="none")
-            label = f"member {model.member}, {_ending(model)}"
-            axes.plot(epochs, validation, color=colour, marker=_marker(epochs), label=label)
+            line = axes.plot(epochs, train, "--", color=colour, marker=_marker(epochs))
+            line[0].set_fillstyle("none")
+            ending = " (diverged)" if model.status == "diverged" else ""
+            best = [] if model.best_epoch is None else [model.best_epoch]
+            axes.plot(
+                *(epochs, validation),
+                color=colour,
+                marker="o",
+                markersize=4,
+                markevery=best,
+                label=f"member {model.member}{ending}",
+            )
         _epochs(axes, max(len(m.history) for m in models))
-        axes.legend()
+        _legend_above(axes)
 
     best = min(v for m in models for _, v in m.history if np.isfinite(v))
-    said = f"Loss, training dashed or hollow; best validation loss {best:.4f}."
-    return image(said, draw)
+    return image(f"Best validation loss {best:.4f}.", draw)
 
 
 def training_overview(models: Sequence[Training]) -> Image:
@@ -59,7 +67,7 @@ def training_overview(models: Sequence[Training]) -> Image:
                 axes.vlines(epochs, *band, color=colour, alpha=0.4)
             axes.fill_between(epochs, *band, color=colour, alpha=0.15, linewidth=0)
         _epochs(axes, longest)
-        axes.legend()
+        _legend_above(axes)
 
     said = f"Median validation loss of {len(models)} models: "
     said += f"{median[0, 1]:.4f} after the first epoch, {median[-1, 1]:.4f} after the last."
@@ -87,14 +95,11 @@ def fan(row: dict[str, Any], past: pd.DataFrame | None) -> Image:
             spread = np.sqrt(np.cumsum(np.square([0.0, *daily])))
             for z, alpha, label in ((Z80, 0.15, "80 %"), (Z50, 0.3, "50 %")):
                 band = (median * np.exp(-z * spread), median * np.exp(z * spread))
-                axes.fill_between(
-                    ahead, *band, color=BLUE, alpha=alpha, linewidth=0, label=f"{label} of outcomes"
-                )
+                axes.fill_between(ahead, *band, color=BLUE, alpha=alpha, linewidth=0, label=label)
         axes.plot(ahead, prices, color=BLUE, marker=".", label="forecast")
         axes.set_xlabel("sessions after the last one")
         axes.set_ylabel("price, thousand VND")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 1.02))
-        axes.margins(y=0.25)
+        _legend_above(axes)
 
     return image(
         f"Last close {close:.2f}, forecast {prices[-1]:.2f} thousand VND after "
@@ -121,7 +126,7 @@ def reliability(table: Sequence[dict[str, Any]], ece: float | None) -> Image:
         axes.margins(0.08)
         axes.set_xlabel("stated probability of a rise")
         axes.set_ylabel("how often it rose")
-        axes.legend()
+        _legend_above(axes)
 
     error = "unknown" if ece is None else f"{ece:.2%}"
     return image(f"{len(table)} bins; expected calibration error {error}.", draw)
@@ -142,7 +147,7 @@ def information(table: pd.DataFrame) -> Image:
             float(values.mean()), color=ORANGE, linestyle="--", label=f"mean {values.mean():+.3f}"
         )
         axes.set_ylabel("RankIC")
-        axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        _legend_above(axes)
 
     positive = float((values > 0).mean())
     return image(
@@ -163,7 +168,7 @@ def equity(table: pd.DataFrame) -> Image:
             if np.isfinite(values).any():
                 upper.plot(dates, values, line, color=colour, label=label)
         upper.set_ylabel("equity, start 1")
-        upper.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        _legend_above(upper)
         # Written as a loss (below 0) or as a depth (above 0): shown as a loss either way.
         fallen = -np.abs(table["drawdown"].to_numpy(np.float64))
         lower.fill_between(dates, fallen, 0.0, color=ORANGE, alpha=0.4, linewidth=0)
@@ -180,6 +185,13 @@ def _dates(table: pd.DataFrame) -> npt.NDArray[np.datetime64]:
     return pd.to_datetime(table["date"]).to_numpy()
 
 
+def _legend_above(axes: Axes) -> None:
+    """Where no curve can be hidden by it."""
+    axes.legend(
+        ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2, columnspacing=1.4
+    )
+
+
 def _epochs(axes: Axes, last: int) -> None:
     axes.set_xlim(0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -190,10 +202,3 @@ def _epochs(axes: Axes, last: int) -> None:
 def _marker(epochs: npt.NDArray[np.int64]) -> str:
     """A line of one point would be invisible."""
     return "o" if len(epochs) == 1 else ""
-
-
-def _ending(model: Training) -> str:
-    """What became of a model; words of the file itself stay out of the image."""
-    if model.best_epoch is not None:
-        return f"best at epoch {model.best_epoch + 1}"
-    return "diverged" if model.status == "diverged" else "without a best epoch"
