@@ -43,7 +43,7 @@ def judged(accuracy: float, rank_ic: float | None) -> dict[str, Any]:
 
 
 def verdict(names: tuple[str, ...]) -> dict[str, Any]:
-    """Accuracies of 51 %, 9 %, 52 % ... in 100, 9, 40 ... windows: sorted as text, in wrong order."""
+    """Accuracies of 51 %, 9 %, 52 % ... in 100, 9, 40 ... windows: wrong if sorted as text."""
     accuracies = [0.51, 0.09, *(0.52 + 0.01 * i for i in range(len(names) - 2))]
     return {
         "comparison": [{"name": "model", **judged(0.5123, 0.01)}],
