@@ -13,7 +13,7 @@ import pytest
 COMMAND_LINE_LIBRARIES = {"click", "rich"}
 COMMAND_LINE_MODULES = re.compile(r"vnquant\.(host\.)?cli\w*(\..+)?")
 LIGHT_MODULES = ("vnquant.cli", "vnquant.spec", "vnquant.errors", "vnquant.argv")
-HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "talib", "pandera")
+HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "scipy", "talib", "pandera", "matplotlib")
 
 
 def imported_packages(source: Path) -> set[str]:

@@ -13,7 +13,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Repeated here because the pipeline's module is too heavy for --help; a test compares them.
 STAGE_NAMES = (
-    *("ingest", "features", "train", "evaluate", "optimize", "deploy", "forecast"),
+    *("ingest", "features", "train", "evaluate", "optimize", "deploy", "forecast", "report"),
     "walk_forward",
 )
 

@@ -36,9 +36,10 @@ def forecast_table(
     Returns:
         A table with one row per symbol: symbol, exchange, date (last session), close (thousand
         VND), return_1..H (simple daily returns), price_1..H (thousand VND, on valid ticks inside
-        each day's band), expected_return and volatility (of the H sessions together),
-        probability_up, direction (up/down) and confidence (probability of the direction, the
-        models' own and not yet calibrated), and the reasons of the symbols left out.
+        each day's band), volatility_1..H (deviation of each session's log return),
+        expected_return and volatility (of the H sessions together), probability_up, direction
+        (up/down) and confidence (probability of the direction, the models' own and not yet
+        calibrated), and the reasons of the symbols left out.
     """
     latest, missing = {}, {}
     wanted = {m.symbol for m in models}
@@ -89,6 +90,7 @@ def _row(raw: dict[str, Any], exchange: str) -> dict[str, Any]:
         low, high = rules.floor(exchange, price, date), rules.ceiling(exchange, price, date)
         price = float(np.clip(rules.round_to_tick(exchange, float(path[h]), date), low, high))
         row[f"price_{h + 1}"] = price
+    row |= {f"volatility_{h + 1}": float(sigma[h]) for h in range(horizon)}
     up = float(raw["p_up"])
     return row | {
         "expected_return": float(np.expm1(mu.sum())),

@@ -21,6 +21,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "optimize": ("train",),
     "deploy": ("evaluate",),
     "forecast": ("train",),
+    # Shows whatever else there is, and says what is not.
+    "report": ("evaluate",),
     "walk_forward": ("features",),
 }
 STAGES = tuple(NEEDS)
