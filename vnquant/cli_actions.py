@@ -113,6 +113,9 @@ def _show_verdict(run: Run) -> None:
     text = run.stage("forecast") / "forecast.txt"
     if text.exists():
         click.echo(text.read_text(encoding="utf-8"))
+    report = run.stage("report") / "report.html"
+    if report.exists():
+        click.echo(f"Report: {report}")
     manifest = read_json(run.path / "manifest.json") or {}
     seconds = sum(s["seconds"] for s in manifest.get("stages", {}).values())
     click.echo(f"Run {run.spec.run_id} in {run.path} ({seconds:.0f} s of work).")

@@ -117,6 +117,7 @@ def test_the_table_sorts_as_numbers_both_ways_and_keeps_the_unknown_last(
     assert visit.number("document.querySelector('[aria-sort]').textContent") == "accuracy"
     assert visit.sort("RankIC") == ["BBB", "CCC", "AAA"]  # of AAA there is none
     assert visit.sort("RankIC") == ["CCC", "BBB", "AAA"]
+    assert visit.sort("windows") == ["BBB", "CCC", "AAA"]  # 9, 40, 100: not so as text
     assert visit.sort("symbol") == ["AAA", "BBB", "CCC"]
     assert visit.number("document.querySelectorAll('[aria-sort]').length") == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def test_any_one_source_may_be_absent(sources: Sources, field: str) -> None:
     assert without != render(sources)
 
 
-def test_the_same_sources_give_the_same_bytes_in_another_process(
+def test_the_same_sources_give_the_same_bytes_in_another_process_and_for_another_user(
     sources: Sources, tmp_path: Path, repository: Path
 ) -> None:
     code = (
@@ -111,8 +112,14 @@ def test_the_same_sources_give_the_same_bytes_in_another_process(
         "run = Workspace(sys.argv[1]).find('');"
         "sys.stdout.buffer.write(render(read_sources(run)))"
     )
+    theirs = tmp_path / "matplotlibrc"
+    theirs.write_text("lines.linewidth: 9\nxtick.labelsize: 20\n")
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=repository, capture_output=True, check=True
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=repository,
+        env={**os.environ, "MATPLOTLIBRC": str(theirs), "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        check=True,
     )
     assert done.stdout == render(sources)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -70,7 +70,8 @@ def image(
     Args:
         draw: is handed one `Axes` for each of ``heights``, one below the other.
     """
-    with mpl.rc_context(STYLE):
+    # From the library's defaults, not from what this user's matplotlibrc makes of them.
+    with style.context(STYLE, after_reset=True):
         figure = Figure(figsize=inches)
         FigureCanvasSVG(figure)
         axes: list[Axes] = list(
