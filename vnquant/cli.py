@@ -47,7 +47,7 @@ def cli() -> None:
 def train(workspace: str, quiet: bool, **given: Any) -> None:
     """Take prices to judged, deployed forecasters.
 
-    Runs the stages ingest, features, train, evaluate, deploy and forecast.
+    Runs the stages ingest, features, train, evaluate, backtest, deploy and forecast.
     """
     from vnquant import cli_actions
 
@@ -74,7 +74,8 @@ def run(
 ) -> None:
     """Run one STAGE of a spec or several, after those they need that have not finished.
 
-    STAGE is ingest, features, train, evaluate, optimize, deploy or forecast; all: every one.
+    STAGE is ingest, features, train, evaluate, backtest, optimize, deploy or forecast; all:
+    every one.
     """
     from vnquant import cli_actions
 

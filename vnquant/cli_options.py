@@ -12,7 +12,10 @@ import click
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Repeated here because the pipeline's module is too heavy for --help; a test compares them.
-STAGE_NAMES = ("ingest", "features", "train", "evaluate", "optimize", "deploy", "forecast")
+STAGE_NAMES = (
+    *("ingest", "features", "train", "evaluate"),
+    *("backtest", "optimize", "deploy", "forecast"),
+)
 
 
 def _group(*options: Decorator) -> Decorator:

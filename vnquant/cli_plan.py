@@ -37,7 +37,7 @@ class Job:
 
 def stages_of(*, optimize_inference: bool) -> list[str]:
     """The stages that ``train`` runs, in order."""
-    stages = ["ingest", "features", "train", "evaluate", "deploy", "forecast"]
+    stages = ["ingest", "features", "train", "evaluate", "backtest", "deploy", "forecast"]
     if optimize_inference:
         stages.insert(stages.index("deploy"), "optimize")
     return stages

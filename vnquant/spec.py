@@ -158,6 +158,29 @@ class EvaluationSpec(_Frozen):
     ridge_alpha: float = Field(default=100.0, gt=0.0)
 
 
+class BacktestSpec(_Frozen):
+    """The book that follows the forecasts; money in VND, fractions of an amount or a volume."""
+
+    capital: float = Field(default=1e9, gt=0.0)
+    """VND at the start."""
+    top_k: int = Field(default=10, ge=1)
+    """Shares bought a session, each the same part; never more than there are symbols."""
+    min_expected: float = Field(default=0.0, ge=-1.0, le=1.0)
+    """Only shares whose expected log return over the horizon is higher; the rest is cash."""
+    price: Literal["open", "close"] = "open"
+    """The price of the next session that orders trade at."""
+    fee: float = Field(default=0.0015, ge=0.0, lt=1.0)
+    """Brokerage on each side, fraction of the amount."""
+    sale_tax: float = Field(default=0.001, ge=0.0, lt=1.0)
+    """Fraction of the proceeds of sales."""
+    slippage: float = Field(default=0.001, ge=0.0, lt=1.0)
+    """Fraction of the price that every trade is worse than the bar's price."""
+    participation: float | None = Field(default=0.1, gt=0.0, le=1.0)
+    """Largest part of a session's volume; None: no limit."""
+    trials: int = Field(default=10, ge=1)
+    """Strategies tried before this one was chosen, for the deflated Sharpe ratio."""
+
+
 class OptimizeSpec(_Frozen):
     """How much an inference variant may change the forecasts and still be chosen."""
 
@@ -178,6 +201,7 @@ class RunSpec(_Frozen):
     evaluation: EvaluationSpec = EvaluationSpec()
     gate: GateSpec = GateSpec()
     optimize: OptimizeSpec = OptimizeSpec()
+    backtest: BacktestSpec = BacktestSpec()
 
     @field_validator("symbols", mode="before")
     @classmethod
@@ -192,10 +216,16 @@ class RunSpec(_Frozen):
         return tuple(sorted(set(names)))
 
     def canonical_json(self) -> str:
-        """The one byte-for-byte form that the digest is taken of."""
-        return json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True
-        )
+        """The one byte-for-byte form that the digest is taken of.
+
+        Parts that came later (`ADDED`) are absent while they are what they were when added, so
+        that runs made before keep their names.
+        """
+        content = self.model_dump(mode="json")
+        for name, default in ADDED.items():
+            if content[name] == default:
+                del content[name]
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property
     def digest(self) -> str:
@@ -206,6 +236,10 @@ class RunSpec(_Frozen):
     def run_id(self) -> str:
         """The digest's first 12 digits: the name of the run's folder."""
         return self.digest[:12]
+
+
+ADDED: dict[str, Any] = {"backtest": BacktestSpec().model_dump(mode="json")}
+"""Parts of the spec that version 1 did not have at first, and their content then."""
 
 
 def load_spec(path: str | Path) -> RunSpec:

@@ -123,7 +123,7 @@ def test_after_a_rollback_the_run_is_deployed_anew(ctx: Context) -> None:
     registry.rollback()
     second = run_stage(context(ctx.workspace.path, force=True), "deploy")
     assert second["set"] == first["set"], "the same content is not copied twice"
-    assert started(ctx)[4:] == ["deploy", "deploy"]
+    assert started(ctx)[4:] == ["backtest", "deploy", "deploy"]
     assert registry.current() == next(s for s in registry.sets() if s.set_id == first["set"])
 
 

@@ -1,4 +1,5 @@
-"""The ordered pipeline: ingest > features > train > evaluate > optimize > deploy > forecast.
+"""The ordered pipeline: ingest > features > train > evaluate > backtest > optimize > deploy
+> forecast.
 
 Each stage is idempotent: what is finished is skipped, what was interrupted is continued. This
 package is the only place that knows the order.

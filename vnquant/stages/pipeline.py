@@ -17,8 +17,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "features": ("ingest",),
     "train": ("features",),
     "evaluate": ("train",),
+    "backtest": ("evaluate",),
     "optimize": ("train",),
-    "deploy": ("evaluate",),
+    "deploy": ("backtest",),
     "forecast": ("train",),
 }
 STAGES = tuple(NEEDS)
