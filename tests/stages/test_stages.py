@@ -59,6 +59,9 @@ def test_evaluate_writes_what_deploy_and_people_need(ctx: Context) -> None:
     names = [row["name"] for row in verdict["comparison"]]
     assert names == ["model", "always_up", "momentum", "ridge_per_symbol", "ridge_pooled"]
     assert verdict["gate"]["passed"] is False
+    assert [v["symbol"] for v in verdict["verdicts"]] == list(SPEC.symbols)
+    assert set(verdict["statistics"]["by_symbol"]) == set(SPEC.symbols)
+    assert (folder / "ic.parquet").stat().st_size > 0
     assert (folder / "verdict.md").read_text().startswith("# Verdict")
     assert (folder / "forecasts.parquet").stat().st_size > 0
 
