@@ -34,6 +34,7 @@ def cli() -> None:
 @opt.prices
 @opt.selection
 @opt.recipe
+@opt.gate
 @opt.execution
 @click.option(
     "--validate-only",

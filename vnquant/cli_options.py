@@ -125,6 +125,33 @@ recipe = _group(
     ),
 )
 
+gate = _group(
+    click.option(
+        "--min-accuracy", type=click.FloatRange(0, 1), help="Gate: accuracy must be above. [0.52]"
+    ),
+    click.option(
+        "--max-rmse",
+        type=click.FloatRange(0, min_open=True),
+        help="Gate: RMSE of one-session log returns must be below. [0.03]",
+    ),
+    click.option(
+        "--min-sharpe",
+        type=click.FloatRange(-100, 100),
+        help="Gate: annual Sharpe ratio of the backtest must be above. [0.8]",
+    ),
+    click.option(
+        "--max-drawdown",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Gate: drawdown of the backtest must be below. [0.1]",
+    ),
+    click.option(
+        "--significance/--no-significance",
+        "require_significance",
+        default=None,
+        help="Gate: accuracy must be distinguishably above the majority class. Default: it must.",
+    ),
+)
+
 execution = _group(
     click.option(
         "--device",

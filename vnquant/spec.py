@@ -143,13 +143,20 @@ class TrainingSpec(_Frozen):
 
 
 class GateSpec(_Frozen):
-    """The bar a set must clear to be deployed. Defaults are the original plan's."""
+    """The bar a set must clear to be deployed. Defaults are the original plan's, and proof."""
 
     min_accuracy: float = Field(default=0.52, ge=0.0, le=1.0)
     max_rmse: float = Field(default=0.03, gt=0.0)
     """Of one-session log returns."""
-    require_significance: bool = False
-    """Also demand that the accuracy's interval lies above the naive base rate."""
+    require_significance: bool = True
+    """Also demand that the interval of accuracy minus the majority class lies above 0."""
+    min_sharpe: float = Field(default=0.8, ge=-100.0, le=100.0)
+    """Least annual Sharpe ratio of the backtest; -100 refuses nobody."""
+    max_drawdown: float = Field(default=0.10, gt=0.0, le=1.0)
+    """Largest fall of the backtest's equity from an earlier high, fraction; 1 refuses nobody."""
+    against_deployed: Literal["better", "not worse", "any"] = "not worse"
+    """Beside the deployed set on the same rows: distinguishably better, not distinguishably worse
+    (paired test of the Brier score), or not compared."""
 
 
 class EvaluationSpec(_Frozen):
@@ -218,13 +225,15 @@ class RunSpec(_Frozen):
     def canonical_json(self) -> str:
         """The one byte-for-byte form that the digest is taken of.
 
-        Parts that came later (`ADDED`) are absent while they are what they were when added, so
-        that runs made before keep their names.
+        Fields that came later (`ADDED`) are absent while all of a part are what they were when
+        added, so that runs made before keep their names.
         """
         content = self.model_dump(mode="json")
-        for name, default in ADDED.items():
-            if content[name] == default:
-                del content[name]
+        for name, added in ADDED.items():
+            part = content[name]
+            if all(part[field] == value for field, value in added.items()):
+                content[name] = {k: v for k, v in part.items() if k not in added}
+        content = {name: part for name, part in content.items() if part != {}}
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property
@@ -238,8 +247,11 @@ class RunSpec(_Frozen):
         return self.digest[:12]
 
 
-ADDED: dict[str, Any] = {"backtest": BacktestSpec().model_dump(mode="json")}
-"""Parts of the spec that version 1 did not have at first, and their content then."""
+ADDED: dict[str, dict[str, Any]] = {
+    "backtest": BacktestSpec().model_dump(mode="json"),
+    "gate": {"min_sharpe": 0.8, "max_drawdown": 0.1, "against_deployed": "not worse"},
+}
+"""Fields of the spec's parts that version 1 did not have at first, and their first defaults."""
 
 
 def load_spec(path: str | Path) -> RunSpec:

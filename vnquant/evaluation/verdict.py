@@ -119,7 +119,7 @@ def to_markdown(verdict: Mapping[str, Any]) -> str:
     parts = [
         "# Verdict",
         str(verdict["sentence"]),
-        f"Gate: {gate['reason']}",
+        f"Gate, forecasts alone: {gate['reason']}",
         f"## Model and baselines, next {verdict['horizon']} sessions",
         _markdown(rows, level),
         "RMSE and MAE are of one-session log returns; sums, accuracy, IC and calibration are of "
