@@ -10,6 +10,8 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from vnquant.errors import DataError
+
 COLUMNS = ("symbol", "date", "close")
 
 
@@ -22,7 +24,21 @@ def index_levels(prices: Path | None, name: str = "VNINDEX") -> pd.DataFrame:
 
     Files without the columns `COLUMNS` are passed over: a benchmark is an extra, and the same files
     have already been checked as prices.
+
+    Raises:
+        DataError: a file cannot be read, or its dates or levels cannot.
     """
+    try:
+        return _levels(prices, name)
+    except (pa.ArrowException, ValueError, TypeError, OSError) as error:
+        raise DataError(
+            f"{name} cannot be read ({str(error).splitlines()[0]})",
+            where=str(prices),
+            fix="write dates as 2021-12-31 and levels as numbers",
+        ) from error
+
+
+def _levels(prices: Path | None, name: str) -> pd.DataFrame:
     files = [] if prices is None else sorted(prices.iterdir()) if prices.is_dir() else [prices]
     parts = [part for path in files if (part := _rows(path, name)) is not None]
     if not parts:

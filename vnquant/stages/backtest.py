@@ -58,10 +58,10 @@ def run(ctx: Context) -> dict[str, Any]:
 
 def _index(ctx: Context, dates: Any) -> Benchmark | None:
     """VNINDEX on the sessions; None where the given prices do not hold it, or not all of it."""
-    levels = index_levels(ctx.options.prices)
-    if levels.empty:
-        return None
     try:
+        levels = index_levels(ctx.options.prices)
+        if levels.empty:
+            return None
         return align(dates, levels["date"].to_numpy(), levels["close"].to_numpy(np.float64))
     except DataError as reason:
         ctx.events.emit("no_benchmark", reason=str(reason))
