@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from vnquant.evaluation.correlation import correlation_series
@@ -39,7 +40,7 @@ def statistics(
     """
     horizon = horizon_of(table)
     said = (table["p_up"] > 0.5).to_numpy(bool)
-    up = (_sums(table, "y") > FLAT).astype(bool)
+    up = rises(table)
     day = pd.factorize(table["date"], sort=True)[0].astype(np.int64)
     symbol = pd.factorize(table["symbol"], sort=True)[0].astype(np.int64)
     names = table["symbol"].to_numpy(str)
@@ -98,6 +99,11 @@ def verdicts(
             }
         )
     return listed
+
+
+def rises(table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Whether the sum of the realised returns rose, ``[N]``."""
+    return np.asarray(_sums(table, "y") > FLAT)
 
 
 def ic_by_date(table: pd.DataFrame) -> pd.DataFrame:
