@@ -29,7 +29,7 @@ from vnquant.host.image_engine import client
 from vnquant.spec import PRESETS
 
 SPEC = Path("compose", "demo.json")
-STAGES = ("ingest", "features", "train", "evaluate", "deploy", "forecast")
+STAGES = ("ingest", "features", "train", "evaluate", "backtest", "deploy", "forecast")
 HARDENED = (
     *("docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL"),
     *("--tmpfs", "/tmp:rw,nosuid,nodev,exec,size=2g,mode=1777", "--shm-size=1g"),

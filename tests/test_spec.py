@@ -24,6 +24,11 @@ def test_golden_spec_keeps_its_digest() -> None:
     assert load_spec(GOLDEN).digest == GOLDEN_DIGEST
 
 
+def test_a_later_part_changes_the_digest_only_when_it_is_used() -> None:
+    assert minimal(backtest={"top_k": 10}).digest == minimal().digest
+    assert minimal(backtest={"top_k": 3}).digest != minimal().digest
+
+
 def test_digest_ignores_order_and_spelling_but_nothing_else() -> None:
     one = minimal()
     assert one.digest == minimal(symbols=["FPT", "VCB", "VCB"]).digest

@@ -35,6 +35,7 @@ def cli() -> None:
 @opt.prices
 @opt.selection
 @opt.recipe
+@opt.gate
 @opt.execution
 @click.option(
     "--validate-only",
@@ -48,7 +49,7 @@ def cli() -> None:
 def train(workspace: str, quiet: bool, **given: Any) -> None:
     """Take prices to judged, deployed forecasters.
 
-    Runs the stages ingest, features, train, evaluate, deploy and forecast.
+    Runs the stages ingest, features, train, evaluate, backtest, deploy and forecast.
     """
     from vnquant import cli_actions
 
@@ -92,8 +93,8 @@ def run(
 ) -> None:
     """Run one STAGE of a spec or several, after those they need that have not finished.
 
-    STAGE is ingest, features, train, evaluate, optimize, deploy, forecast or walk_forward; all:
-    every one but the last.
+    STAGE is ingest, features, train, evaluate, backtest, optimize, deploy, forecast, report or
+    walk_forward; all: every one but the last.
     """
     from vnquant import cli_actions
 

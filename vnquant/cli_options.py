@@ -13,8 +13,8 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Repeated here because the pipeline's module is too heavy for --help; a test compares them.
 STAGE_NAMES = (
-    *("ingest", "features", "train", "evaluate", "optimize", "deploy", "forecast", "report"),
-    "walk_forward",
+    *("ingest", "features", "train", "evaluate", "backtest"),
+    *("optimize", "deploy", "forecast", "report", "walk_forward"),
 )
 
 
@@ -163,6 +163,33 @@ recipe = _group(
         "--precision",
         type=click.Choice(["auto", "float32", "bfloat16"]),
         help="Computing precision.",
+    ),
+)
+
+gate = _group(
+    click.option(
+        "--min-accuracy", type=click.FloatRange(0, 1), help="Gate: accuracy must be above. [0.52]"
+    ),
+    click.option(
+        "--max-rmse",
+        type=click.FloatRange(0, min_open=True),
+        help="Gate: RMSE of one-session log returns must be below. [0.03]",
+    ),
+    click.option(
+        "--min-sharpe",
+        type=click.FloatRange(-100, 100),
+        help="Gate: annual Sharpe ratio of the backtest must be above. [0.8]",
+    ),
+    click.option(
+        "--max-drawdown",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Gate: drawdown of the backtest must be below. [0.1]",
+    ),
+    click.option(
+        "--significance/--no-significance",
+        "require_significance",
+        default=None,
+        help="Gate: accuracy must be distinguishably above the majority class. Default: it must.",
     ),
 )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vnquant.errors import DataError, UsageError
-from vnquant.spec import PRESETS, DataSpec, RunSpec, TrainingSpec, WindowSpec
+from vnquant.spec import PRESETS, DataSpec, GateSpec, RunSpec, TrainingSpec, WindowSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +21,13 @@ VALIDATION_SESSIONS = 252
 LEAST_SESSIONS = 400
 
 TRAINING = ("epochs", "batch_size", "learning_rate", "patience", "seed", "precision")
+GATE = ("min_accuracy", "max_rmse", "min_sharpe", "max_drawdown", "require_significance")
 PLANNED = frozenset(
-    {"symbols", "universe", "start", "end", "validation_start", "test_start", "preset", *TRAINING}
+    {
+        *("symbols", "universe", "start", "end", "validation_start", "test_start", "preset"),
+        *TRAINING,
+        *GATE,
+    }
 )
 """The options of ``train`` that are part of the spec; all others say where and how to execute."""
 
@@ -37,7 +42,7 @@ class Job:
 
 def stages_of(*, optimize_inference: bool) -> list[str]:
     """The stages that ``train`` runs, in order."""
-    stages = ["ingest", "features", "train", "evaluate", "deploy", "forecast", "report"]
+    stages = ["ingest", "features", "train", "evaluate", "backtest", "deploy", "forecast", "report"]
     if optimize_inference:
         stages.insert(stages.index("deploy"), "optimize")
     return stages
@@ -53,12 +58,12 @@ def plan(
     validation_start: dt.date | None,
     test_start: dt.date | None,
     preset: str,
-    **training: Any,
+    **settings: Any,
 ) -> Job:
     """Read the prices and settle everything that the words leave open.
 
     Args:
-        training: the options named in `TRAINING`; None means the spec's default.
+        settings: the options named in `TRAINING` and `GATE`; None means the spec's default.
 
     Raises:
         UsageError: unknown symbols, or dates that leave no room.
@@ -77,7 +82,8 @@ def plan(
         start=raw["date"].min().date(),
         end=raw["date"].max().date(),
     )
-    chosen = {k: training[k] for k in TRAINING if training[k] is not None}
+    given = {k: v for k, v in settings.items() if v is not None}
+    chosen = {k: given[k] for k in TRAINING if k in given}
     if chosen.get("patience") == 0:
         chosen["patience"] = None
     spec = RunSpec(
@@ -86,6 +92,7 @@ def plan(
         windows=windows,
         model=PRESETS[preset],
         training=TrainingSpec(**chosen),
+        gate=GateSpec(**{k: given[k] for k in GATE if k in given}),
     )
     return Job(spec, raw)
 

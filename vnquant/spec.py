@@ -191,19 +191,49 @@ class TrainingSpec(_Frozen):
 
 
 class GateSpec(_Frozen):
-    """The bar a set must clear to be deployed. Defaults are the original plan's."""
+    """The bar a set must clear to be deployed. Defaults are the original plan's, and proof."""
 
     min_accuracy: float = Field(default=0.52, ge=0.0, le=1.0)
     max_rmse: float = Field(default=0.03, gt=0.0)
     """Of one-session log returns."""
-    require_significance: bool = False
-    """Also demand that the accuracy's interval lies above the naive base rate."""
+    require_significance: bool = True
+    """Also demand that the interval of accuracy minus the majority class lies above 0."""
+    min_sharpe: float = Field(default=0.8, ge=-100.0, le=100.0)
+    """Least annual Sharpe ratio of the backtest; -100 refuses nobody."""
+    max_drawdown: float = Field(default=0.10, gt=0.0, le=1.0)
+    """Largest fall of the backtest's equity from an earlier high, fraction; 1 refuses nobody."""
+    against_deployed: Literal["better", "not worse", "any"] = "not worse"
+    """Beside the deployed set on the same rows: distinguishably better, not distinguishably worse
+    (paired test of the Brier score), or not compared."""
 
 
 class EvaluationSpec(_Frozen):
     bootstrap_samples: int = Field(default=1000, ge=100, le=100_000)
     confidence_level: float = Field(default=0.95, gt=0.5, lt=1.0)
     ridge_alpha: float = Field(default=100.0, gt=0.0)
+
+
+class BacktestSpec(_Frozen):
+    """The book that follows the forecasts; money in VND, fractions of an amount or a volume."""
+
+    capital: float = Field(default=1e9, gt=0.0)
+    """VND at the start."""
+    top_k: int = Field(default=10, ge=1)
+    """Shares bought a session, each the same part; never more than there are symbols."""
+    min_expected: float = Field(default=0.0, ge=-1.0, le=1.0)
+    """Only shares whose expected log return over the horizon is higher; the rest is cash."""
+    price: Literal["open", "close"] = "open"
+    """The price of the next session that orders trade at."""
+    fee: float = Field(default=0.0015, ge=0.0, lt=1.0)
+    """Brokerage on each side, fraction of the amount."""
+    sale_tax: float = Field(default=0.001, ge=0.0, lt=1.0)
+    """Fraction of the proceeds of sales."""
+    slippage: float = Field(default=0.001, ge=0.0, lt=1.0)
+    """Fraction of the price that every trade is worse than the bar's price."""
+    participation: float | None = Field(default=0.1, gt=0.0, le=1.0)
+    """Largest part of a session's volume; None: no limit."""
+    trials: int = Field(default=10, ge=1)
+    """Strategies tried before this one was chosen, for the deflated Sharpe ratio."""
 
 
 class OptimizeSpec(_Frozen):
@@ -226,6 +256,7 @@ class RunSpec(_Frozen):
     evaluation: EvaluationSpec = EvaluationSpec()
     gate: GateSpec = GateSpec()
     optimize: OptimizeSpec = OptimizeSpec()
+    backtest: BacktestSpec = BacktestSpec()
     walk_forward: WalkForwardSpec | None = None
 
     @field_validator("symbols", mode="before")
@@ -241,10 +272,19 @@ class RunSpec(_Frozen):
         return tuple(sorted(set(names)))
 
     def canonical_json(self) -> str:
-        """The one byte-for-byte form that the digest is taken of."""
+        """The one byte-for-byte form that the digest is taken of.
+
+        Fields that came later (`ADDED`) are absent while all of a part are what they were when
+        added, so that runs made before keep their names.
+        """
         content = self.model_dump(mode="json")
+        for name, added in ADDED.items():
+            part = content[name]
+            if all(part[field] == value for field, value in added.items()):
+                content[name] = {k: v for k, v in part.items() if k not in added}
+        content = {name: part for name, part in content.items() if part != {}}
         if self.walk_forward is None:
-            del content["walk_forward"]  # runs from before there were folds keep their digest
+            del content["walk_forward"]  # likewise
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property
@@ -256,6 +296,13 @@ class RunSpec(_Frozen):
     def run_id(self) -> str:
         """The digest's first 12 digits: the name of the run's folder."""
         return self.digest[:12]
+
+
+ADDED: dict[str, dict[str, Any]] = {
+    "backtest": BacktestSpec().model_dump(mode="json"),
+    "gate": {"min_sharpe": 0.8, "max_drawdown": 0.1, "against_deployed": "not worse"},
+}
+"""Fields of the spec's parts that version 1 did not have at first, and their first defaults."""
 
 
 def load_spec(path: str | Path) -> RunSpec:

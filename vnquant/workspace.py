@@ -5,8 +5,8 @@ stage's marker is written last. Layout::
 
     WORKSPACE/
       runs/<run id>/            spec.json  manifest.json  events.jsonl  lock
-        ingest/ features/ train/ evaluate/ optimize/ deploy/ forecast/ report/ walk_forward/
-                                each with DONE.json last
+        ingest/ features/ train/ evaluate/ backtest/ optimize/ deploy/ forecast/ report/
+        walk_forward/           each with DONE.json last
       registry/                 deployed sets (vnquant.registry)
       configs/ data/            specs and prices of the user's own, kept in step with a remote
 """

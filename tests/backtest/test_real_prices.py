@@ -14,11 +14,14 @@ from vnquant.backtest.limits import Source, limits
 from vnquant.backtest.performance import align
 from vnquant.backtest.portfolio import sleeves, top_k
 from vnquant.backtest.quotes import quotes
+from vnquant.backtest.replay import curves, figures, replay
 from vnquant.backtest.rules import TradingRules
 from vnquant.backtest.simulate import COSTS, Result, simulate
 from vnquant.market.folder import PriceFolder
+from vnquant.market.index import index_levels
 from vnquant.market.sessions import between
 from vnquant.market.universe import VN102
+from vnquant.spec import BacktestSpec
 
 FIRST, LAST = np.datetime64("2021-12-01"), np.datetime64("2023-12-29")
 
@@ -103,3 +106,28 @@ def test_the_index_covers_the_sessions(bars: Bars, shared_prices: Path) -> None:
     )
     assert np.isfinite(found.level).all()
     assert len(found.carried) <= 2
+
+
+def test_a_table_of_forecasts_becomes_a_book_beside_the_index(
+    bars: Bars, shared_prices: Path
+) -> None:
+    """The path of the stage backtest on all 102 shares: momentum as the forecast of 2022."""
+    raw = PriceFolder(shared_prices).load(sorted(VN102))
+    calendar = between(FIRST, LAST)
+    pace = np.full(bars.close.shape, np.nan)
+    pace[5:] = np.log(bars.close[5:] / bars.close[:-5])
+    days, names = np.nonzero(np.isfinite(pace) & (calendar[:, None] < np.datetime64("2023-01-01")))
+    table = pd.DataFrame({"date": calendar[days], "symbol": np.array(bars.symbols)[names]})
+    table = table.assign(**{f"mu_{h}": pace[days, names] / 5 for h in range(1, 6)})
+    book = replay(table, raw, calendar, BacktestSpec(), 5)
+    levels = index_levels(shared_prices)
+    index = align(book.bars.dates, levels["date"].to_numpy(), levels["close"].to_numpy(np.float64))
+    curve = curves(book, index)
+    assert curve["benchmark"].iloc[0] == 1.0
+    assert curve.notna().all(axis=None)
+    assert 0.5 < curve["benchmark"].iloc[-1] < 0.9, "VNINDEX fell by 27 % over these sessions"
+    found = figures(book, index)
+    print(found["metrics"], found["benchmark"])
+    assert found["naive"]["net_return"] > found["metrics"]["net_return"]
+    assert found["metrics"]["capacity"] > 0
+    assert (book.real.positions[-1] == 0).mean() > 0.8, "what outlives the forecasts is sold"

@@ -323,7 +323,16 @@ def test_compose_up_does_the_main_job_and_publishes_it(
         found = json.loads(manifest)
         run_id = load_spec(DEMO).run_id
         assert found["run_id"] == run_id
-        wanted = {"ingest", "features", "train", "evaluate", "deploy", "forecast", "report"}
+        wanted = {
+            "ingest",
+            "features",
+            "train",
+            "evaluate",
+            "backtest",
+            "deploy",
+            "forecast",
+            "report",
+        }
         assert set(found["stages"]) == wanted
         info = images.inspect(cpu_image)
         for stage in found["stages"].values():

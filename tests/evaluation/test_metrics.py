@@ -96,21 +96,21 @@ def test_a_constant_probability_is_one_bin() -> None:
 def test_cross_sectional_ic_is_the_mean_over_dates() -> None:
     symbols = [f"S{i}" for i in range(5)]
     forecast = [1.0, 2, 3, 4, 5]
-    realised = [[1.0, 2, 3, 4, 50], [5.0, 4, 3, 2, 1], [1.0, 1, 1, 1, 1]]
+    realised = [[1.0, 2, 3, 4, 50], [5.0, 4, 3, 2, 1], [1.0, 1, 1, 1, 1], [1.0, 2, 3, 4, 5]]
     t = table(
-        symbols * 3,
-        ["2024-01-01"] * 5 + ["2024-01-02"] * 5 + ["2024-01-03"] * 5,
-        np.array(forecast * 3)[:, None] / 100,
+        symbols * 4,
+        [f"2024-01-0{day}" for day in range(1, 5) for _ in symbols],
+        np.array(forecast * 4)[:, None] / 100,
         np.array(realised).reshape(-1, 1) / 100,
     )
     got = metrics.point_metrics(t)
     first = float(np.corrcoef(forecast, realised[0])[0, 1])
     assert got["ic_kind"] == "cross_sectional"
     # The third date does not vary: it has no correlation and is left out.
-    assert got["ic"] == pytest.approx((first - 1) / 2)
-    assert got["rank_ic"] == pytest.approx(0.0)
-    # H = 1: the plain standard error of (1, -1) with divisor n.
-    assert got["rank_ic_se"] == pytest.approx(1 / math.sqrt(2))
+    assert got["ic"] == pytest.approx((first - 1 + 1) / 3)
+    assert got["rank_ic"] == pytest.approx(1 / 3)
+    # Of (1, -1, 1) with lag 1: variance 24/27, twice half of the covariance -16/27, three dates.
+    assert got["rank_ic_se"] == pytest.approx(math.sqrt((24 - 16) / 27 / 3))
 
 
 def test_few_symbols_use_time_series_ic() -> None:

@@ -59,6 +59,10 @@ def test_evaluate_writes_what_deploy_and_people_need(ctx: Context) -> None:
     names = [row["name"] for row in verdict["comparison"]]
     assert names == ["model", "always_up", "momentum", "ridge_per_symbol", "ridge_pooled"]
     assert verdict["gate"]["passed"] is False
+    assert [v["symbol"] for v in verdict["verdicts"]] == list(SPEC.symbols)
+    assert set(verdict["statistics"]["by_symbol"]) == set(SPEC.symbols)
+    assert set(verdict["calibration"]) == {"intercept", "slope", "n", "ece"}
+    assert (folder / "ic.parquet").stat().st_size > 0
     assert (folder / "verdict.md").read_text().startswith("# Verdict")
     assert (folder / "forecasts.parquet").stat().st_size > 0
 
@@ -123,7 +127,7 @@ def test_after_a_rollback_the_run_is_deployed_anew(ctx: Context) -> None:
     registry.rollback()
     second = run_stage(context(ctx.workspace.path, force=True), "deploy")
     assert second["set"] == first["set"], "the same content is not copied twice"
-    assert started(ctx)[4:] == ["deploy", "deploy"]
+    assert started(ctx)[4:] == ["backtest", "deploy", "deploy"]
     assert registry.current() == next(s for s in registry.sets() if s.set_id == first["set"])
 
 

@@ -35,6 +35,7 @@ from vnquant.evaluation.intervals import (
     resampled_sums,
     two_sided_p,
 )
+from vnquant.evaluation.overlap import overlap_lag
 from vnquant.spec import EvaluationSpec
 
 Floats = npt.NDArray[np.float64]
@@ -100,9 +101,10 @@ def summarise(
     `vnquant.evaluation.intervals`), with edge_p_value {chance, base_rate, majority} (two-sided);
     distinguishable_from_chance and distinguishable_from_base_rate (that interval leaves 0 out, on
     either side);
-    ic, rank_ic with ic_se, rank_ic_se (Newey-West, lag H - 1) and ic_kind ("cross_sectional": a
-    correlation per date, averaged; "time_series": one per symbol, averaged, where no date has five
-    symbols); ece, brier, coverage_80.
+    ic, rank_ic with ic_se, rank_ic_se (Newey-West with the lag of
+    `vnquant.evaluation.overlap.overlap_lag`) and ic_kind ("cross_sectional": a correlation per
+    date, averaged; "time_series": one per symbol, averaged, where no date has five symbols); ece,
+    brier, coverage_80.
 
     Args:
         table: symbol, date, mu_1..mu_H, sigma_1..sigma_H, p_up, y_1..y_H; one row per window.
@@ -245,23 +247,23 @@ def _leaves_out_zero(interval: list[float]) -> bool:
 
 
 def _information(rows: _Rows, forecast: Floats, realised: Floats) -> dict[str, Any]:
-    lag = rows.mu.shape[1] - 1
+    horizon = rows.mu.shape[1]
     cross_sectional = bool((np.bincount(rows.date) >= MIN_CROSS_SECTION).any())
     result: dict[str, Any] = {"ic_kind": "cross_sectional" if cross_sectional else "time_series"}
     for name, ranked in (("ic", False), ("rank_ic", True)):
         if cross_sectional:
             series = correlation_series(forecast, realised, rows.date, ranked=ranked)
             series = series[np.isfinite(series)]
-            value, se = _mean(series), newey_west_se(series, lag)
+            value, se = _mean(series), newey_west_se(series, overlap_lag(len(series), horizon))
         else:
             z = standardised((forecast, realised), rows.symbol, ranked)
-            value, se = _time_series(z[0], z[1], rows.symbol, rows.date, lag)
+            value, se = _time_series(z[0], z[1], rows.symbol, rows.date, horizon)
         result |= {name: value, f"{name}_se": se}
     return result
 
 
 def _time_series(
-    f: Floats, y: Floats, symbol: npt.NDArray[np.int64], date: npt.NDArray[np.int64], lag: int
+    f: Floats, y: Floats, symbol: npt.NDArray[np.int64], date: npt.NDArray[np.int64], horizon: int
 ) -> tuple[float | None, float | None]:
     defined = np.isfinite(f) & np.isfinite(y)
     f, y = f[defined], y[defined]
@@ -274,4 +276,4 @@ def _time_series(
     # How far each row pulls the mean correlation (its influence); the rows of a date together.
     influence = (f * y - each[s] * (f**2 + y**2) / 2) / (count[s] * len(count))
     pull = np.bincount(d, weights=influence) * (d.max() + 1)
-    return float(each.mean()), newey_west_se(pull, lag)
+    return float(each.mean()), newey_west_se(pull, overlap_lag(len(pull), horizon))

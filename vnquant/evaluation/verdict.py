@@ -9,6 +9,7 @@ import pandas as pd
 
 from vnquant.evaluation.gates import decide
 from vnquant.evaluation.metrics import reliability_table, summarise
+from vnquant.evaluation.statistics import statistics, verdicts
 from vnquant.spec import RunSpec
 
 MODEL = "model"
@@ -34,13 +35,16 @@ def build(
     baseline_tables: Mapping[str, pd.DataFrame],
     spec: RunSpec,
     exchanges: Mapping[str, str],
+    untested: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Judge the model and its baselines; everything in the result is JSON-able.
 
     Returns:
         ``comparison`` (list of pooled figures with a ``name``, the model first), ``by_symbol`` and
         ``by_exchange`` of the model, its ``reliability`` table, ``gate``, ``sentence``,
-        ``horizon``, ``confidence_level``.
+        ``horizon``, ``confidence_level``, and of `vnquant.evaluation.statistics` the
+        ``statistics`` of the model and ``verdicts``, one a symbol of the spec. ``untested`` says
+        why those without forecasts have none.
 
     Raises:
         DataError: a table lacks a column or holds values that are not finite.
@@ -51,17 +55,29 @@ def build(
         return summarise(table, spec.evaluation, horizon, seed, exchanges)
 
     model = judged(model_table)
+    tests = statistics(model_table, model, exchanges)
+    level = spec.evaluation.confidence_level
     comparison = [{"name": MODEL, **model["pooled"]}]
     comparison += [{"name": n, **judged(t)["pooled"]} for n, t in baseline_tables.items()]
     return {
         "comparison": comparison,
         "by_symbol": model["by_symbol"],
         "by_exchange": model["by_exchange"],
+        "statistics": tests,
+        "verdicts": verdicts(
+            spec.symbols,
+            model["by_symbol"],
+            tests["by_symbol"],
+            untested or {},
+            exchanges,
+            spec.gate,
+            level,
+        ),
         "reliability": reliability_table(model_table),
         "gate": decide(model["pooled"], spec.gate).to_dict(),
-        "sentence": in_words(model["pooled"], spec.evaluation.confidence_level),
+        "sentence": in_words(model["pooled"], level),
         "horizon": horizon,
-        "confidence_level": spec.evaluation.confidence_level,
+        "confidence_level": level,
     }
 
 
@@ -103,7 +119,7 @@ def to_markdown(verdict: Mapping[str, Any]) -> str:
     parts = [
         "# Verdict",
         str(verdict["sentence"]),
-        f"Gate: {gate['reason']}",
+        f"Gate, forecasts alone: {gate['reason']}",
         f"## Model and baselines, next {verdict['horizon']} sessions",
         _markdown(rows, level),
         "RMSE and MAE are of one-session log returns; sums, accuracy, IC and calibration are of "
@@ -113,6 +129,15 @@ def to_markdown(verdict: Mapping[str, Any]) -> str:
         _markdown(by_exchange, level),
         "## By symbol",
         _markdown(by_symbol, level),
+        "## Verdict on each symbol",
+        "\n".join(
+            ["| symbol | exchange | passed | reason |", "|---|---|---|---|"]
+            + [
+                f"| {v['symbol']} | {v['exchange'] or '-'} | {'yes' if v['passed'] else 'no'} "
+                f"| {v['reason']} |"
+                for v in verdict["verdicts"]
+            ]
+        ),
     ]
     return "\n\n".join(parts) + "\n"
 

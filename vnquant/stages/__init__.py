@@ -1,4 +1,5 @@
-"""The ordered pipeline: ingest, features, train, evaluate, optimize, deploy, forecast, report.
+"""The ordered pipeline: ingest, features, train, evaluate, backtest, optimize, deploy, forecast,
+report.
 
 Beside it stands walk_forward, which trains and judges every fold of a spec that has folds.
 Each stage is idempotent: what is finished is skipped, what was interrupted is continued. This

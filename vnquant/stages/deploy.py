@@ -7,25 +7,26 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from vnquant.evaluation.gates import decide
 from vnquant.manifest import code_version
 from vnquant.registry import Registry
+from vnquant.stages.challenge import beside_deployed
 from vnquant.stages.context import Context
 from vnquant.workspace import read_json, write_json
 
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
-    judged = ctx.marker("evaluate")
-    if marker.get("snapshot") != judged["snapshot"]:
+    if marker.get("snapshot") != ctx.marker("evaluate")["snapshot"]:
         return False
     if not marker["deployed"]:
-        return not ctx.options.force and marker["gate"] == judged["gate"]
+        return not ctx.options.force and marker["gate"] == _gate(ctx)
     current = Registry(ctx.workspace.registry).current()
     return current is not None and current.set_id == marker["set"]
 
 
 def run(ctx: Context) -> dict[str, Any]:
     judged = ctx.marker("evaluate")
-    gate: dict[str, Any] = judged["gate"]
+    gate = _gate(ctx)
     force = ctx.options.force
     facts = {"gate": gate, "snapshot": judged["snapshot"], "failed": {}}
     if not gate["passed"] and not force:
@@ -49,6 +50,14 @@ def run(ctx: Context) -> dict[str, Any]:
         )
     ctx.events.emit("deployed", set=set_id, forced=force and not gate["passed"])
     return {"deployed": True, "set": set_id, **facts}
+
+
+def _gate(ctx: Context) -> dict[str, Any]:
+    """The decision on everything that is known: forecasts, backtest and the deployed set."""
+    verdict = read_json(ctx.stage("evaluate") / "verdict.json")
+    book = ctx.marker("backtest")["metrics"]
+    rival = None if ctx.spec.gate.against_deployed == "any" else beside_deployed(ctx)
+    return decide(verdict["comparison"][0], ctx.spec.gate, book=book, rival=rival).to_dict()
 
 
 def _assemble(ctx: Context, folder: Path, symbols: list[str]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vnquant.errors import DataError
-from vnquant.evaluation import baselines, verdict
+from vnquant.evaluation import baselines, recalibration, verdict
+from vnquant.evaluation.calibration import expected_calibration_error
+from vnquant.evaluation.statistics import ic_by_date, rises
 from vnquant.features.windows import fit_scaler
 from vnquant.inference.predictor import load_models, predict, with_outcomes
+from vnquant.market.universe import VN102
 from vnquant.stages.context import Context
 from vnquant.workspace import write_bytes, write_json, written_aside
 
@@ -43,14 +48,19 @@ def run(ctx: Context) -> dict[str, Any]:
     )
     scalers = {w.symbol: fit_scaler(ctx.panel, w, spec.windows.lookback) for w in windows}
     rivals = baselines.compare(ctx.panel, windows, scalers, ends, spec)
-    exchanges = dict(zip(ctx.panel.symbols, ctx.panel.exchanges, strict=True))
-    result = verdict.build(judged, rivals, spec, exchanges)
+    exchanges = VN102 | dict(zip(ctx.panel.symbols, ctx.panel.exchanges, strict=True))
+    untested = sorted(set(symbols) - set(ends))
+    result = verdict.build(judged, rivals, spec, exchanges, _reasons(ctx, untested))
+    earlier = {w.symbol: w.validation for w in windows if len(w.validation)}
+    known = with_outcomes(predict(models, ctx.panel, earlier, device=device), ctx.panel, earlier)
+    result["calibration"] = _calibration(known, judged)
     stage = ctx.stage("evaluate")
-    with written_aside(stage / "forecasts.parquet") as aside:
-        pd.DataFrame(judged).to_parquet(aside, index=False, compression="zstd")
+    frames = {"forecasts": pd.DataFrame(judged), "ic": ic_by_date(judged)}
+    for name, frame in frames.items():
+        with written_aside(stage / f"{name}.parquet") as aside:
+            frame.to_parquet(aside, index=False, compression="zstd")
     write_json(stage / "verdict.json", result)
     write_bytes(stage / "verdict.md", verdict.to_markdown(result).encode())
-    untested = sorted(set(symbols) - set(ends))
     return {
         "symbols": symbols,
         "snapshot": ctx.marker("train")["snapshot"],
@@ -60,3 +70,21 @@ def run(ctx: Context) -> dict[str, Any]:
         "failed": {},
         "provenance": {"device": ctx.profile.device, "threads": ctx.profile.threads},
     }
+
+
+def _calibration(known: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any] | None:
+    """intercept, slope and n of the curve fitted on validation; ece of the test part by it."""
+    curve = recalibration.fit(known["p_up"].to_numpy(np.float64), rises(known))
+    if curve is None:
+        return None
+    p = curve(judged["p_up"].to_numpy(np.float64))
+    return asdict(curve) | {"ece": expected_calibration_error(p, rises(judged))}
+
+
+def _reasons(ctx: Context, untested: list[str]) -> dict[str, str]:
+    """Why symbols that were asked for are not judged, the first stage that lost one speaking."""
+    start = ctx.spec.windows.test_start
+    reasons = dict.fromkeys(untested, f"no test window from {start} on")
+    for stage in ("train", "features", "ingest"):
+        reasons |= ctx.marker(stage).get("failed") or {}
+    return reasons

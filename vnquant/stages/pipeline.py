@@ -18,8 +18,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "features": ("ingest",),
     "train": ("features",),
     "evaluate": ("train",),
+    "backtest": ("evaluate",),
     "optimize": ("train",),
-    "deploy": ("evaluate",),
+    "deploy": ("backtest",),
     "forecast": ("train",),
     # Shows whatever else there is, and says what is not.
     "report": ("evaluate",),
