@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,12 +43,20 @@ def fit(p: Floats, up: npt.NDArray[np.bool_]) -> Curve | None:
     rises = int(up.sum())
     if len(p) < LEAST or min(rises, len(p) - rises) < LEAST // 10:
         return None
+    from sklearn.linear_model import LogisticRegression  # a second that a forecast need not wait
+
     model = LogisticRegression(C=np.inf).fit(_logit(p)[:, None], up)
     slope, intercept = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope < 0:
         share = rises / len(p)
         slope, intercept = 0.0, float(np.log(share / (1 - share)))
     return Curve(intercept, slope, len(p))
+
+
+def stored(verdict: Mapping[str, Any] | None) -> Curve | None:
+    """The curve of a verdict.json, if there is one."""
+    found = (verdict or {}).get("calibration")
+    return found and Curve(found["intercept"], found["slope"], found["n"])
 
 
 def _logit(p: Floats) -> Floats:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from vnquant.errors import UsageError
+from vnquant.evaluation.recalibration import stored
 from vnquant.features.panel import Panel, build_panel
 from vnquant.features.windows import split
 from vnquant.inference.forecast import forecast_table
@@ -20,7 +21,7 @@ from vnquant.market.sources import open_source
 from vnquant.market.universe import check_known
 from vnquant.registry import Registry
 from vnquant.spec import RunSpec, load_spec
-from vnquant.workspace import Workspace
+from vnquant.workspace import Workspace, read_json
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Ready:
     symbols: list[str]
     variant: str
     panel: Path
+    verdict: Path
+    """What was judged, with the curve that makes its probabilities true; it may not exist."""
 
     def forecast(
         self, symbols: Sequence[str], prices: Path | None
@@ -47,7 +50,9 @@ class Ready:
         panel = self._panel(wanted, prices)
         models = load_models(self.models, wanted)
         windows = [w for w in split(panel, self.spec.windows) if w.symbol in wanted]
-        return forecast_table(models, panel, windows, build=VARIANTS[self.variant])
+        curve = stored(read_json(self.verdict))
+        build = VARIANTS[self.variant]
+        return forecast_table(models, panel, windows, build=build, curve=curve)
 
     def _panel(self, wanted: list[str], prices: Path | None) -> Panel:
         if prices is None and self.panel.with_suffix(".json").exists():
@@ -86,6 +91,7 @@ def open_deployed(workspace: Workspace) -> Ready:
         symbols=list(current.meta["symbols"]),
         variant=str(current.meta.get("inference", "eager")),
         panel=workspace.run(spec).stage("features") / "panel",
+        verdict=current.path / "verdict.json",
     )
 
 
@@ -108,4 +114,5 @@ def open_run(workspace: Workspace, run_id: str) -> Ready:
         symbols=list(marker["symbols"]),
         variant="eager",
         panel=run.stage("features") / "panel",
+        verdict=run.stage("evaluate") / "verdict.json",
     )
