@@ -117,8 +117,13 @@ class Drive:
                     found.append((stat.st_mtime_ns, stat.st_size, path))
         for mtime, size, path in sorted(found):
             name = path.relative_to(run).as_posix()
-            hidden = path.name.startswith(".") or name == "lock" or name.startswith("launches/")
-            if hidden or self._copied.get(name) == (mtime, size):
+            lock = path.name == "lock" or path.name.endswith(".lock")
+            if (
+                lock
+                or path.name.startswith(".")
+                or name.startswith("launches/")
+                or self._copied.get(name) == (mtime, size)
+            ):
                 continue
             try:
                 write(self.place(name), path.read_bytes())
