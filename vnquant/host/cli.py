@@ -9,7 +9,7 @@ import click
 
 from vnquant.cli import cli as runtime
 from vnquant.host.cli_image import image
-from vnquant.host.cli_launch import doctor, logs, status, stop, train
+from vnquant.host.cli_launch import colab, doctor, logs, status, stop, train
 from vnquant.host.cli_sync import publish, sync
 
 cli = click.Group(
@@ -20,5 +20,5 @@ cli = click.Group(
     context_settings=runtime.context_settings,
     callback=runtime.callback,
 )
-for command in (image, train, status, logs, stop, doctor, sync, publish):
+for command in (image, train, colab, status, logs, stop, doctor, sync, publish):
     cli.add_command(command)
