@@ -121,7 +121,8 @@ def publish(folder: Path, kind: str, result: dict[str, Any], body: Sequence[str]
         f"# {kind.capitalize()}, {result['machine']}",
         "",
         f"- {result['date']}, {result['cores']} cores, {result['threads']} threads, torch"
-        f" {packages['torch']}, Python {result['python']}, commit {code['commit']}",
+        f" {packages['torch']}, Python {result['python']}, commit {code['commit']}"
+        + (" with changes" if code.get("dirty") else ""),
         f"- `{command}`",
         "",
     ]
