@@ -89,12 +89,21 @@ class PlainModel(nn.Module):
 
 
 def plain_step(
-    model: ModelSpec, models: int, device: str, dtype: torch.dtype
+    model: ModelSpec,
+    models: int,
+    device: str,
+    dtype: torch.dtype,
+    wrap: Callable[[nn.Module], nn.Module] = lambda net: net,
 ) -> Callable[[], None]:
-    """A function that takes one step of every model, one after the other."""
+    """A function that takes one step of every model, one after the other.
+
+    Args:
+        wrap: what becomes of a network before it is called, such as compiling it.
+    """
     shape = Shape.of(model, 0, features=FEATURES, lookback=LOOKBACK, horizon=HORIZON)
     nets = [PlainModel(shape, model.members[0].dropout).to(device) for _ in range(models)]
     optimisers = [torch.optim.AdamW(n.parameters(), lr=5e-4, weight_decay=0.05) for n in nets]
+    calls = [wrap(n) for n in nets]
     x = torch.randn(models, BATCH, LOOKBACK, FEATURES, device=device)
     y = torch.randn(models, 1, BATCH, HORIZON, device=device)
     weight = torch.ones(1, BATCH, device=device)
@@ -103,7 +112,7 @@ def plain_step(
         for i, (net, optimiser) in enumerate(zip(nets, optimisers, strict=True)):
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(device, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-                raw = net(x[i])
+                raw = calls[i](x[i])
             per_model_loss(raw.float()[None], y[i], weight, 1.0).sum().backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimiser.step()

@@ -97,7 +97,10 @@ def test_every_module_stays_short(repository: Path) -> None:
     assert {name: n for name, n in lengths.items() if n >= MOST_LINES} == {}
 
 
-@pytest.mark.parametrize("name", sorted({*INSTALLED_LOCKS, "host.txt", "study.txt", "uv.txt"}))
+ALL_LOCKS = sorted({*INSTALLED_LOCKS, "bench.txt", "host.txt", "study.txt", "uv.txt"})
+
+
+@pytest.mark.parametrize("name", ALL_LOCKS)
 def test_lock_is_pins_and_hashes_only(name: str, repository: Path) -> None:
     text = (repository / "requirements" / name).read_text("utf-8")
     assert pins(repository / "requirements" / name)
@@ -110,7 +113,7 @@ def test_locks_satisfy_what_the_project_asks_for(repository: Path) -> None:
     locks = repository / "requirements"
     locked = {
         k: v
-        for name in ("runtime", "torch", "dev", "host", "study")
+        for name in ("runtime", "torch", "dev", "host", "study", "bench")
         for k, v in pins(locks / f"{name}.txt").items()
     }
     extras = project(repository)["optional-dependencies"]

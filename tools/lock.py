@@ -24,6 +24,7 @@ LOCKED = {
     # The controller collects prices too; `prices` alone is for a machine that does nothing else.
     "host": (("host", "prices"), "The controller's extra, and that of collecting prices."),
     "study": (("study",), "Rivals of the studies."),
+    "bench": (("bench",), "Peers of the benchmarks."),
 }
 """The extras in each file of requirements, and what it is for."""
 TOOLS = {"just": "rust-just", "uv": "uv", "build": "setuptools>=77.0.3"}

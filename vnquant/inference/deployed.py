@@ -15,9 +15,6 @@ from vnquant.features.windows import split
 from vnquant.inference.forecast import forecast_table
 from vnquant.inference.predictor import load_models
 from vnquant.inference.variants import VARIANTS
-from vnquant.market.quality import inspect
-from vnquant.market.sessions import sessions
-from vnquant.market.sources import open_source
 from vnquant.market.universe import check_known
 from vnquant.registry import Registry
 from vnquant.spec import RunSpec, load_spec
@@ -66,6 +63,11 @@ class Ready:
                 where="--prices",
                 fix="give the price file to forecast from",
             )
+        # Here: a forecast from the run's own panel starts without what reading prices needs.
+        from vnquant.market.quality import inspect
+        from vnquant.market.sessions import sessions
+        from vnquant.market.sources import open_source
+
         source = open_source("folder" if prices else "synthetic", prices)
         raw = source.load(wanted, start=self.spec.data.start, end=None)
         calendar = sessions(raw)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,14 +51,58 @@ def load_models(folder: Path, symbols: Iterable[str]) -> list[ModelFile]:
     return models
 
 
-def scaled_features(panel: Panel, scalers: Mapping[str, Scaler]) -> np.ndarray:
-    """Features ``[R, F]`` with every symbol's rows scaled by its own scaler."""
-    out = np.full_like(panel.features, np.nan)
-    for i, symbol in enumerate(panel.symbols):
-        if symbol in scalers:
-            rows = slice(int(panel.offsets[i]), int(panel.offsets[i + 1]))
-            out[rows] = scalers[symbol].transform(panel.features[rows])
-    return out
+class Group(NamedTuple):
+    """Models of one shape that run in one call."""
+
+    shape: Shape
+    models: tuple[ModelFile, ...]
+    call: Predict
+
+
+def groups(
+    models: Sequence[ModelFile],
+    *,
+    windows: Mapping[str, int] | None = None,
+    device: torch.device | None = None,
+    build: Build = eager,
+) -> Iterator[Group]:
+    """Build what runs the models, group after group, so that one at a time need be in memory.
+
+    Args:
+        windows: how many windows each symbol will have; similar numbers side by side pad less.
+            None: the same for all.
+        build: how a group is run; see `vnquant.inference.variants`.
+    """
+    counts = windows or {}
+    by_shape: dict[Shape, list[ModelFile]] = {}
+    for m in models:
+        by_shape.setdefault(m.shape, []).append(m)
+    for shape, members in by_shape.items():
+        members = sorted(members, key=lambda m: (-counts.get(m.symbol, 0), m.symbol, m.member))
+        for begin in range(0, len(members), MODELS_PER_CALL):
+            chunk = tuple(members[begin : begin + MODELS_PER_CALL])
+            rows = torch.stack([m.row for m in chunk]).to(device or torch.device("cpu"))
+            yield Group(shape, chunk, build(shape, rows))
+
+
+def scaled_windows(
+    panel: Panel, scalers: Mapping[str, Scaler], ends: Mapping[str, np.ndarray], lookback: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The rows that some windows cover, each scaled by its symbol's own scaler.
+
+    The newest windows of all symbols cover a few per cent of a panel; the rest is not touched.
+
+    Returns:
+        Features float32 ``[K, F]`` and, by symbol, the row in them of each window's last session.
+    """
+    parts, placed, total = [], {}, 0
+    for symbol, scaler in scalers.items():
+        rows = ends[symbol]
+        covered = np.unique(np.subtract.outer(rows, np.arange(lookback)))
+        parts.append(scaler.transform(panel.features[covered]))
+        placed[symbol] = total + np.searchsorted(covered, rows)
+        total += len(covered)
+    return np.concatenate(parts), placed
 
 
 @torch.inference_mode()
@@ -68,6 +113,7 @@ def predict(
     *,
     device: torch.device | None = None,
     build: Build = eager,
+    built: Iterable[Group] | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
     """Equal-weight ensemble forecasts, one row for each symbol and window.
@@ -76,6 +122,7 @@ def predict(
         models: every member of every symbol in ``ends``.
         ends: panel rows of each window's last session, by symbol.
         build: how a group of models is run; see `vnquant.inference.variants`.
+        built: `groups` of these models, kept by whoever forecasts more than once.
         advance: told how many model windows were computed.
 
     Returns:
@@ -84,41 +131,33 @@ def predict(
     """
     device = device or torch.device("cpu")
     scalers = {m.symbol: Scaler.from_dict(m.meta["scaler"]) for m in models}
-    features = torch.from_numpy(scaled_features(panel, scalers)).to(device)
-    groups: dict[Shape, list[ModelFile]] = {}
-    for m in models:
-        groups.setdefault(m.shape, []).append(m)
+    lookback = max(m.shape.lookback for m in models)
+    scaled, placed = scaled_windows(panel, scalers, ends, lookback)
+    features = torch.from_numpy(scaled).to(device)
+    if built is None:
+        windows = {symbol: len(rows) for symbol, rows in ends.items()}
+        built = groups(models, windows=windows, device=device, build=build)
     parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-    for shape, members in groups.items():
-        # Similar lengths side by side: less padding in each call.
-        members = sorted(members, key=lambda m: (-len(ends[m.symbol]), m.symbol, m.member))
-        for begin in range(0, len(members), MODELS_PER_CALL):
-            chunk = members[begin : begin + MODELS_PER_CALL]
-            raw = _run_chunk(shape, chunk, features, ends, build)
-            for m, values in zip(chunk, raw, strict=True):
-                parts.setdefault(m.symbol, []).append(_descale(values, scalers[m.symbol]))
-                if advance is not None:
-                    advance(len(values))
+    for group in built:
+        for m, values in zip(group.models, _run(group, features, placed), strict=True):
+            parts.setdefault(m.symbol, []).append(_descale(values, scalers[m.symbol]))
+            if advance is not None:
+                advance(len(values))
     frames = [_combine(panel, s, ends[s], parts[s]) for s in ends if s in parts]
     return pd.concat(frames, ignore_index=True)
 
 
-def _run_chunk(
-    shape: Shape,
-    chunk: Sequence[ModelFile],
-    features: torch.Tensor,
-    ends: Mapping[str, np.ndarray],
-    build: Build,
+def _run(
+    group: Group, features: torch.Tensor, placed: Mapping[str, np.ndarray]
 ) -> list[torch.Tensor]:
     """Raw outputs of every model on its own windows, padded only inside a call."""
-    rows = torch.stack([m.row for m in chunk]).to(features.device)
-    call = build(shape, rows)
-    counts = [len(ends[m.symbol]) for m in chunk]
-    index = np.stack([np.resize(ends[m.symbol], max(counts)) for m in chunk])
-    placed = torch.from_numpy(index).to(features.device)
+    counts = [len(placed[m.symbol]) for m in group.models]
+    index = np.stack([np.resize(placed[m.symbol], max(counts)) for m in group.models])
+    rows = torch.from_numpy(index).to(features.device)
+    lookback = group.shape.lookback
     pieces = [
-        call(gather(features, placed[:, b : b + WINDOWS_PER_CALL], shape.lookback))
-        for b in range(0, placed.shape[1], WINDOWS_PER_CALL)
+        group.call(gather(features, rows[:, b : b + WINDOWS_PER_CALL], lookback))
+        for b in range(0, rows.shape[1], WINDOWS_PER_CALL)
     ]
     raw = torch.cat(pieces, dim=1).float().cpu()
     return [raw[i, :n] for i, n in enumerate(counts)]
