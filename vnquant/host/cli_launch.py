@@ -10,6 +10,7 @@ import click
 
 from vnquant import cli_options as opt
 from vnquant.cli import train as train_here
+from vnquant.host.cli_cycle import CYCLE
 
 TARGETS = ("local", "cpu", "cuda")
 
@@ -37,6 +38,13 @@ LAUNCHING = (
 
 def _train(target: str | None, **given: Any) -> object:
     launching = {o.name: given.pop(str(o.name)) for o in LAUNCHING[1:]}
+    cycle = {o.name: given.pop(str(o.name)) for o in CYCLE}
+    if cycle["mode"] is not None:
+        from vnquant.host import cycle_actions
+
+        return cycle_actions.train(cycle, target, launching, **given)
+    if alone := [o.opts[0] for o in CYCLE if cycle[o.name] not in (None, 1)]:
+        raise click.UsageError(f"{', '.join(alone)}: only with --mode")
     if target is None:
         assert train_here.callback is not None
         return train_here.callback(**given)
@@ -48,7 +56,7 @@ def _train(target: str | None, **given: Any) -> object:
 train = click.Command(
     name="train",
     help=train_here.help,
-    params=[*train_here.params, *LAUNCHING],
+    params=[*train_here.params, *LAUNCHING, *CYCLE],
     callback=_train,
 )
 
