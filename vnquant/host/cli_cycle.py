@@ -26,6 +26,13 @@ CYCLE = (
         type=click.Choice(["local", "cpu", "cuda"]),
         help="With --mode: train there if the first target cannot be had.",
     ),
+    click.Option(
+        ["--notify"],
+        type=click.Path(path_type=Path),
+        envvar="VNQUANT_NOTIFY_FILE",
+        help="With --mode: a file of addresses to tell how it ended, one a line. Beside it: those "
+        "in the variable VNQUANT_NOTIFY.",
+    ),
 )
 
 
@@ -56,3 +63,27 @@ def jobs(workspace: str, as_json: bool) -> None:
         click.echo(
             f"{job.job}  {job.mode:<6}  {job.state:<11}  run {job.run}  {', '.join(figures)}"
         )
+
+
+@click.command()
+@click.option(
+    "--notify",
+    "file",
+    type=click.Path(path_type=Path),
+    envvar="VNQUANT_NOTIFY_FILE",
+    help="A file of addresses, one a line.",
+)
+def notify(file: Path | None) -> int:
+    """Send a test notice to every address of a file and of VNQUANT_NOTIFY.
+
+    Exit code 5 if one of them was not reached.
+    """
+    from vnquant.errors import OK, RETRY, UsageError
+    from vnquant.host import notices
+
+    urls = notices.addresses(file)
+    if not urls:
+        raise UsageError("no address is given", where="--notify", fix="see docs/weekly.md")
+    said = notices.send(urls, "vnquant: a test", "Notices arrive here.", good=True)
+    click.echo("\n".join(said) or f"Sent to {len(urls)} addresses.")
+    return RETRY if said else OK

@@ -43,7 +43,7 @@ def _train(target: str | None, **given: Any) -> object:
         from vnquant.host import cycle_actions
 
         return cycle_actions.train(cycle, target, launching, **given)
-    if alone := [o.opts[0] for o in CYCLE if cycle[o.name] not in (None, 1)]:
+    if alone := [o.opts[0] for o in CYCLE if o.name != "notify" and cycle[o.name] not in (None, 1)]:
         raise click.UsageError(f"{', '.join(alone)}: only with --mode")
     if target is None:
         assert train_here.callback is not None

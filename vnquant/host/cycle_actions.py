@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vnquant.cli_plan import PLANNED, plan
-from vnquant.errors import UsageError
-from vnquant.host import publishing
+from vnquant.errors import UsageError, VnquantError
+from vnquant.host import notices, publishing
 from vnquant.host.cycle import TARGET, Cycle
 from vnquant.host.findings import refuse_errors
-from vnquant.host.jobs import Jobs
+from vnquant.host.jobs import Job, Jobs
 from vnquant.host.launch import Wish
 from vnquant.host.launch_actions import hand_over, say, show, words
 from vnquant.host.summary import text, title
@@ -27,7 +27,7 @@ def train(
     **given: Any,
 ) -> int:
     """Plan, carry out the cycle alone in its workspace, and return its exit code."""
-    mode = cycle["mode"]
+    mode, urls = cycle["mode"], notices.addresses(cycle["notify"])
     for flag, value in (("--validate-only", given.pop("validate_only")),
                         ("--detach", launching.pop("detach"))):  # fmt: skip
         if value:
@@ -39,7 +39,15 @@ def train(
         if remote:
             refuse_errors(publishing.preflight(place.path, remote))
         prices: Path | None = given.pop("prices")
-        spec = plan(prices=prices, **{k: given.pop(k) for k in list(given) if k in PLANNED}).spec
+        try:
+            spec = plan(
+                prices=prices, **{k: given.pop(k) for k in list(given) if k in PLANNED}
+            ).spec
+        except VnquantError as error:
+            what = f"vnquant: {mode} cycle failed before its first phase"
+            for line in notices.send(urls, what, str(error), good=False):
+                say(line)
+            raise
         device, optimize = given.pop("device"), given.pop("optimize_inference")
         run = place.run(spec)
         job = jobs.take_up(mode, spec, target or TARGET[mode], cycle["fallback"])
@@ -71,7 +79,16 @@ def train(
             for signum, handler in before.items():
                 signal.signal(signum, handler)
             if job.ended is not None:
-                say(f"{title(job)}\n{text(job, jobs.before(job))}".rstrip())
+                tell(job, jobs.before(job), urls)
         if beside is not None:
             say(beside.conclude())
     return code
+
+
+def tell(job: Job, before: Job | None, urls: list[str]) -> None:
+    """Say how it ended, here and to the addresses; who stopped it knows already."""
+    body = text(job, before)
+    say(f"{title(job)}\n{body}".rstrip())
+    if job.state != "stopped":
+        for line in notices.send(urls, title(job), body, good=job.state == "finished"):
+            say(line)
