@@ -11,6 +11,7 @@ from vnquant.cli import cli as runtime
 from vnquant.host.cli_cycle import jobs, notify
 from vnquant.host.cli_image import image
 from vnquant.host.cli_launch import doctor, logs, status, stop, train
+from vnquant.host.cli_schedule import schedule
 from vnquant.host.cli_sync import publish, sync
 
 cli = click.Group(
@@ -21,5 +22,5 @@ cli = click.Group(
     context_settings=runtime.context_settings,
     callback=runtime.callback,
 )
-for command in (image, train, jobs, notify, status, logs, stop, doctor, sync, publish):
+for command in (image, train, jobs, notify, schedule, status, logs, stop, doctor, sync, publish):
     cli.add_command(command)
