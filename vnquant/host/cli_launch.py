@@ -64,13 +64,21 @@ train = click.Command(
 @click.command()
 @opt.workspace
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(workspace: str, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
+def status(workspace: str, as_json: bool, watch: bool) -> None:
     """Show every run of the workspace, wherever it executes."""
     import json
 
     from vnquant.host import status as st
 
     folder = Path(workspace).expanduser().resolve()
+    if watch:
+        if as_json:
+            raise click.UsageError("give one of --watch and --json")
+        from vnquant.host.cli_watch import watch as keep_showing
+
+        keep_showing(folder)
+        return
     rows = st.runs(folder)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
