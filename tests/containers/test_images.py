@@ -271,6 +271,7 @@ def compose(*words: str, project: str, check: bool = True, **environment: str) -
         ([], {}, {"train"}),
         (["--profile", "cpu"], {}, {"train"}),
         (["--profile", "cuda"], {}, {"train-cuda"}),
+        (["--profile", "schedule"], {}, {"weekly"}),
         ([], {"RCLONE_REMOTE": "drive:VN"}, {"train", "publisher"}),
         (["--profile", "cuda"], {"RCLONE_REMOTE": "drive:VN"}, {"train-cuda", "publisher"}),
     ],

@@ -8,8 +8,10 @@ from __future__ import annotations
 import click
 
 from vnquant.cli import cli as runtime
+from vnquant.host.cli_cycle import jobs, notify
 from vnquant.host.cli_image import image
 from vnquant.host.cli_launch import colab, doctor, logs, status, stop, train
+from vnquant.host.cli_schedule import schedule
 from vnquant.host.cli_sync import publish, sync
 
 cli = click.Group(
@@ -20,5 +22,7 @@ cli = click.Group(
     context_settings=runtime.context_settings,
     callback=runtime.callback,
 )
-for command in (image, train, colab, status, logs, stop, doctor, sync, publish):
+for command in (
+    *(image, train, colab, jobs, notify, schedule, status, logs, stop, doctor, sync, publish),
+):
     cli.add_command(command)

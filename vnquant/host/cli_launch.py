@@ -10,6 +10,7 @@ import click
 
 from vnquant import cli_options as opt
 from vnquant.cli import train as train_here
+from vnquant.host.cli_cycle import CYCLE
 
 TARGETS = ("local", "cpu", "cuda", "colab")
 
@@ -51,6 +52,13 @@ LAUNCHING = (
 
 def _train(target: str | None, **given: Any) -> object:
     launching = {o.name: given.pop(str(o.name)) for o in LAUNCHING[1:]}
+    cycle = {o.name: given.pop(str(o.name)) for o in CYCLE}
+    if cycle["mode"] is not None:
+        from vnquant.host import cycle_actions
+
+        return cycle_actions.train(cycle, target, launching, **given)
+    if alone := [o.opts[0] for o in CYCLE if o.name != "notify" and cycle[o.name] not in (None, 1)]:
+        raise click.UsageError(f"{', '.join(alone)}: only with --mode")
     if target is None:
         assert train_here.callback is not None
         return train_here.callback(**given)
@@ -62,7 +70,7 @@ def _train(target: str | None, **given: Any) -> object:
 train = click.Command(
     name="train",
     help=train_here.help,
-    params=[*train_here.params, *LAUNCHING],
+    params=[*train_here.params, *LAUNCHING, *CYCLE],
     callback=_train,
 )
 
@@ -70,13 +78,21 @@ train = click.Command(
 @click.command()
 @opt.workspace
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(workspace: str, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Go on showing it until Ctrl-C.")
+def status(workspace: str, as_json: bool, watch: bool) -> None:
     """Show every run of the workspace, wherever it executes."""
     import json
 
     from vnquant.host import status as st
 
     folder = Path(workspace).expanduser().resolve()
+    if watch:
+        if as_json:
+            raise click.UsageError("give one of --watch and --json")
+        from vnquant.host.cli_watch import watch as keep_showing
+
+        keep_showing(folder)
+        return
     rows = st.runs(folder)
     if as_json:
         click.echo(json.dumps(rows, indent=2))

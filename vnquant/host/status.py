@@ -82,18 +82,21 @@ HEAD = (
 )
 
 
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row as text, one word for each of `HEAD`. ``left``: of the stage, as h:mm:ss."""
+    epoch = f"{row['epoch']}/{row['epochs']}" if row["epoch"] is not None else None
+    share = None if row["progress"] is None else f"{row['progress']:.0%}"
+    seconds = row["seconds_left"]
+    left = None if seconds is None else str(dt.timedelta(seconds=round(seconds)))
+    seen = str(row["last_event"])[:19].replace("T", " ") if row["last_event"] else None
+    found = [row["run"], row["state"], row["target"], row["stage"], share, left, epoch]
+    found += [row["symbols"], row["exit_code"], seen]
+    return ["-" if c is None else str(c) for c in found]
+
+
 def to_text(rows: Sequence[dict[str, Any]]) -> str:
-    """A table for a terminal. ``left``: of the stage, as h:mm:ss."""
-    table = [list(HEAD)]
-    for r in rows:
-        epoch = f"{r['epoch']}/{r['epochs']}" if r["epoch"] is not None else None
-        share = None if r["progress"] is None else f"{r['progress']:.0%}"
-        seconds = r["seconds_left"]
-        left = None if seconds is None else str(dt.timedelta(seconds=round(seconds)))
-        seen = str(r["last_event"])[:19].replace("T", " ") if r["last_event"] else None
-        cells = [r["run"], r["state"], r["target"], r["stage"], share, left, epoch]
-        cells += [r["symbols"], r["exit_code"], seen]
-        table.append(["-" if c is None else str(c) for c in cells])
+    """A table for a terminal."""
+    table = [list(HEAD), *map(cells, rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in table]
     return "\n".join(line.rstrip() for line in lines) + "\n"
