@@ -14,7 +14,7 @@ from vnquant.evaluation.metrics import summarise
 from vnquant.features.catalogue import NAMES
 from vnquant.features.windows import Scaler, covered_rows, split
 from vnquant.inference.deployed import Ready
-from vnquant.inference.predictor import load_models, predict, scaled_features, with_outcomes
+from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.workspace import read_json
 
 
@@ -54,12 +54,16 @@ def watch(ready: Ready, prices: Path, since: dt.date) -> dict[str, Any]:
             where=str(ready.verdict),
             fix="run `vnquant registry verify`, then train and deploy anew",
         )
-    scaled = scaled_features(panel, {m.symbol: Scaler.from_dict(m.meta["scaler"]) for m in models})
-    before = [covered_rows(w.train, w.lookback) for w in windows if w.symbol in ends]
+    scalers = {m.symbol: Scaler.from_dict(m.meta["scaler"]) for m in models}
     at = {symbol: slice(*panel.offsets[i : i + 2]) for i, symbol in enumerate(panel.symbols)}
-    after = [at[s].start + np.flatnonzero(panel.dates[at[s]] > cut) for s in ends]
+    before, after = [], []
+    for w in (w for w in windows if w.symbol in ends):
+        here = at[w.symbol]
+        since_then = here.start + np.flatnonzero(panel.dates[here] > cut)
+        for part, rows in ((before, covered_rows(w.train, w.lookback)), (after, since_then)):
+            part.append(scalers[w.symbol].transform(panel.features[rows]))
     shifts = drift.stability_index(
-        *(scaled[np.concatenate(part)].astype(np.float64) for part in (before, after))
+        *(np.concatenate(part).astype(np.float64) for part in (before, after))
     )
     return {
         "since": str(since),
