@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from vnquant.errors import DataError
 from vnquant.evaluation import drift
@@ -56,7 +57,7 @@ def watch(ready: Ready, prices: Path, since: dt.date) -> dict[str, Any]:
         )
     scalers = {m.symbol: Scaler.from_dict(m.meta["scaler"]) for m in models}
     at = {symbol: slice(*panel.offsets[i : i + 2]) for i, symbol in enumerate(panel.symbols)}
-    before, after = [], []
+    before, after = list[npt.NDArray[np.float32]](), list[npt.NDArray[np.float32]]()
     for w in (w for w in windows if w.symbol in ends):
         here = at[w.symbol]
         since_then = here.start + np.flatnonzero(panel.dates[here] > cut)
