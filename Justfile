@@ -40,6 +40,10 @@ build *words: setup
 test-containers *words: setup
     @'{{ bin }}/python' tools/containers.py "$@"
 
+# The Colab target: the real colab command against its emulator (docs/colab.md)
+test-colab *words: setup
+    @'{{ bin }}/python' tools/colab.py --test "$@"
+
 # Build both real images (7 GB each), run the main job, compare digests; writes a dated report
 test-images *words: setup
     @'{{ bin }}/python' -m benchmarks.images "$@"

@@ -22,8 +22,8 @@ except ImportError:  # a GPU machine may have pytest alone; tests/gpu needs no m
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("VNQUANT_SHARED") or ROOT.parent / "shared")
 
-# Marks of tests that `./just test` leaves out and `./just test-containers` runs.
-ELSEWHERE = ("container", "rclone")
+# Marks of tests that `./just test` leaves out; `test-containers` and `test-colab` run them.
+ELSEWHERE = ("container", "rclone", "colab")
 
 # No deadline: a busy machine is no failure. In CI the examples are the same at every run.
 if settings is not None:

@@ -118,6 +118,23 @@ def forecast(workspace: str, **given: Any) -> None:
     cli_actions.forecast(_workspace(workspace), **given)
 
 
+@cli.command()
+@opt.workspace
+@opt.prices
+@click.option(
+    "--since",
+    metavar="DATE",
+    help="Judge forecasts made after this date. Default: the last session the set was judged on.",
+)
+@click.option("--run", "run_id", help="Watch this run's models instead of the deployed set.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def monitor(workspace: str, **given: Any) -> None:
+    """Judge the deployed set on the sessions since, week by week, and look for drift."""
+    from vnquant import cli_actions
+
+    cli_actions.monitor(_workspace(workspace), **given)
+
+
 @cli.group()
 def registry() -> None:
     """List, verify and roll back deployed sets."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -163,6 +164,34 @@ def forecast(
         click.echo(fc.to_text(table), nl=False)
     for symbol, reason in missing.items():
         click.echo(f"{symbol}: no forecast, {reason}", err=True)
+
+
+def monitor(
+    workspace: Workspace,
+    *,
+    prices: Path | None,
+    since: str | None,
+    run_id: str | None,
+    as_json: bool,
+) -> None:
+    """Judge what is deployed on newer prices, and say what has drifted."""
+    from vnquant.inference import monitor as watching
+    from vnquant.inference.deployed import open_deployed, open_run
+
+    if prices is None:
+        raise UsageError(
+            "there is nothing newer to judge by", where="--prices", fix="give a newer price file"
+        )
+    ready = open_run(workspace, run_id) if run_id else open_deployed(workspace)
+    try:
+        day = dt.date.fromisoformat(since or ready.last_session)
+    except ValueError as error:
+        raise UsageError(str(error), where="--since", fix="give a date like 2024-01-31") from error
+    found = watching.watch(ready, prices, day)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, allow_nan=False))
+    else:
+        click.echo(f"{ready.title}\n\n{watching.to_text(found)}", nl=False)
 
 
 def registry_list(workspace: Workspace, as_json: bool) -> None:

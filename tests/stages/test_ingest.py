@@ -98,6 +98,7 @@ def test_other_prices_make_everything_after_them_again(ctx: Context, raw: pd.Dat
         "train",
         "forecast",
         "evaluate",
+        "backtest",
         "deploy",
     ]
     assert (again.stage("evaluate") / "forecasts.parquet").read_bytes() != before

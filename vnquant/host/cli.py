@@ -10,7 +10,7 @@ import click
 from vnquant.cli import cli as runtime
 from vnquant.host.cli_cycle import jobs, notify
 from vnquant.host.cli_image import image
-from vnquant.host.cli_launch import doctor, logs, status, stop, train
+from vnquant.host.cli_launch import colab, doctor, logs, status, stop, train
 from vnquant.host.cli_schedule import schedule
 from vnquant.host.cli_sync import publish, sync
 
@@ -22,5 +22,6 @@ cli = click.Group(
     context_settings=runtime.context_settings,
     callback=runtime.callback,
 )
-for command in (image, train, jobs, notify, schedule, status, logs, stop, doctor, sync, publish):
+STARTING = (image, train, jobs, notify, schedule, colab)
+for command in (*STARTING, status, logs, stop, doctor, sync, publish):
     cli.add_command(command)

@@ -12,13 +12,19 @@ from vnquant import cli_options as opt
 from vnquant.cli import train as train_here
 from vnquant.host.cli_cycle import CYCLE
 
-TARGETS = ("local", "cpu", "cuda")
+TARGETS = ("local", "cpu", "cuda", "colab")
+
+
+def _words(_ctx: object, _option: object, value: str) -> tuple[str, ...]:
+    """A,B,C as upper-case words."""
+    return tuple(w.strip().upper() for w in value.split(",") if w.strip())
+
 
 LAUNCHING = (
     click.Option(
         ["--target"],
         type=click.Choice(TARGETS),
-        help="Where to run: a process of its own, or a container. Default: this process.",
+        help="Where to run: a process of its own, a container, or Colab. Default: this process.",
     ),
     click.Option(["--image"], help="Container image instead of the target's own."),
     click.Option(["--cpuset"], metavar="LIST", help="Logical CPUs it may use, as 0-7,16."),
@@ -27,6 +33,14 @@ LAUNCHING = (
                  help="Seconds to save in, when stopped."),
     click.Option(["--retries"], type=click.IntRange(0), default=2, show_default=True,
                  help="Starts after a loss that may pass."),
+    click.Option(["--gpu", "gpus"], default="", metavar="LIST", callback=_words,
+                 help="On Colab: accelerators in the order of preference, as A100,L4,T4."),
+    click.Option(["--lost-retries", "losses"], type=click.IntRange(0), default=10,
+                 show_default=True, help="On Colab: starts after a machine was taken away."),
+    click.Option(["--max-hours"], type=click.FloatRange(0, min_open=True),
+                 help="On Colab: stop when the run has held machines for so long."),
+    click.Option(["--max-units"], type=click.FloatRange(0, min_open=True),
+                 help="On Colab: stop when so many compute units are gone."),
     click.Option(
         ["--remote"],
         envvar="RCLONE_REMOTE",
@@ -86,6 +100,10 @@ def status(workspace: str, as_json: bool, watch: bool) -> None:
     click.echo(st.to_text(rows) if rows else "No runs yet.\n", nl=False)
     if line := st.publisher(folder):
         click.echo(line)
+    from vnquant.host.colab.orphans import orphans
+
+    for orphan in orphans(folder):
+        click.echo(f"Costs money for nothing: {orphan}. Release it: vnquant colab cleanup")
 
 
 @click.command()
@@ -130,6 +148,29 @@ def doctor(workspace: str, remote: str | None) -> int:
     findings = examine(Path(workspace).expanduser().resolve(), remote)
     show(findings)
     return OK if all(f.ok for f in findings) else DATA
+
+
+@click.group()
+def colab() -> None:
+    """Machines lent by Google Colab."""
+
+
+@colab.command()
+@opt.workspace
+def cleanup(workspace: str) -> int:
+    """Give back every machine that no launch of this workspace needs any more.
+
+    Exit code 5 if one of them may still be held.
+    """
+    from vnquant.errors import OK, RETRY
+    from vnquant.host.colab.orphans import orphans
+
+    left = 0
+    for orphan in orphans(Path(workspace).expanduser().resolve()):
+        gone = orphan.release()
+        left += not gone
+        click.echo(f"{orphan}: {'released' if gone else 'may still be held; try again'}")
+    return RETRY if left else OK
 
 
 def show(findings: Iterable[Any]) -> None:

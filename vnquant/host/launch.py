@@ -37,6 +37,8 @@ PATIENCE = 30.0
 """Seconds of silence from a provider after which the user is told."""
 BACKOFF = 5.0
 """Seconds before the first new start; three times as long before each further one."""
+AGAIN = 60.0
+"""Seconds before asking once more for a machine that was not to be had."""
 KILLED = (137, 143, 255)
 """Exit codes of a container that its engine took along when it stopped."""
 
@@ -211,18 +213,37 @@ def attend(
         started: called with the record of each launch that is attended to.
     """
     wish = wish or Wish()
+    losses = 0
     while True:
         started(record)
         state = follow(record, show, say, wish, launch.grace)
-        again = state.status == "lost" or state.exit_code == RETRY
-        if not again or wish.times or record["attempt"] > launch.retries:
+        lost = state.status == "lost"
+        if not (lost or state.exit_code == RETRY) or wish.times:
             return state
-        wait = BACKOFF * 3 ** (record["attempt"] - 1)
+        if lost and launch.losses is not None:
+            # Where machines are lent, losing one says nothing against the program.
+            losses += 1
+            if losses > launch.losses:
+                return state
+        elif record["attempt"] - losses > launch.retries:
+            return state
+        wait = BACKOFF * 3 ** max(0, record["attempt"] - losses - 1)
         why = state.note or "it ended with exit code 5"
         say(f"Starting again in {wait:.0f} s, where it stood ({why}).")
         if wish.pause(wait):
             return state
-        record = begin(launch, attempt=record["attempt"] + 1)
+        while True:
+            try:
+                record = begin(launch, attempt=record["attempt"] + 1)
+                break
+            except RetryableError as error:
+                losses += 1
+                if losses > (launch.losses or 0):
+                    raise
+                record = latest(launch.run)
+                say(f"It did not start ({error.what}); trying again in {AGAIN:.0f} s.")
+                if wish.pause(AGAIN):
+                    return state
 
 
 def stop(record: Record, grace: float, say: Say = lambda _: None) -> State:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vnquant.cli_plan import PLANNED, plan, stages_of
-from vnquant.errors import INTERRUPTED, RETRY, RetryableError, UsageError, VnquantError
+from vnquant.errors import INTERRUPTED, OK, PARTIAL, RETRY, RetryableError, UsageError, VnquantError
 from vnquant.host import launch as starting
 from vnquant.host import publishing
 from vnquant.host.discovery import SHARED
@@ -25,7 +25,10 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
     if given.pop("validate_only"):
         raise UsageError("needs no other target", where="--validate-only", fix="leave --target out")
     device = given.pop("device")
-    if device not in ("auto", {"local": device, "cpu": "cpu", "cuda": "cuda"}[target]):
+    if device not in (
+        "auto",
+        {"local": device, "cpu": "cpu", "cuda": "cuda", "colab": "auto"}[target],
+    ):
         raise UsageError(f"contradicts --target {target}", where=f"--device {device}",
                          fix="leave --device out")  # fmt: skip
     detach, remote = launching.pop("detach"), launching.pop("remote")
@@ -38,12 +41,16 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
     prices: Path | None = given.pop("prices")
     job = plan(prices=prices, **{k: given.pop(k) for k in list(given) if k in PLANNED})
     stages = stages_of(optimize_inference=given.pop("optimize_inference"))
+    # The registry is here, so a lent machine only trains and judges.
+    later = stages[stages.index("deploy") :] if target == "colab" else []
+    if target != "colab":
+        launching["losses"] = None
     run = place.run(job.spec)
     launch = LaunchSpec(
         target=target,  # type: ignore[arg-type]  # click has checked it
         workspace=place.path,
         run_id=job.spec.run_id,
-        stages=tuple(stages),
+        stages=tuple(s for s in stages if s not in later),
         prices=prices.resolve() if prices else None,
         words=words(given) + (("--device", device) if target == "local" else ()),
         **launching,
@@ -70,6 +77,9 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
         say(f"Watch it with: vnquant logs {launch.run_id} -f --workspace {place.path}")
         return 0
     code = attend(launch, started)
+    if later and code in (OK, PARTIAL):
+        here = {"target": "local", "stages": tuple(later), "gpus": (), "losses": None}
+        code = attend(launch.model_copy(update=here)) or code
     if beside is not None:
         try:
             say(beside.conclude())

@@ -46,6 +46,7 @@ def run(
     env: Mapping[str, str] | None = None,
     check: bool = True,
     cwd: Path | None = None,
+    detached: bool = False,
 ) -> Finished:
     """Run a program to its end.
 
@@ -54,6 +55,7 @@ def run(
         timeout: seconds after which it is killed.
         env: variables beside those of this process.
         check: raise if it fails; otherwise the caller looks at the code.
+        detached: give it a session of its own, so that our terminal's signals do not reach it.
 
     Raises:
         UsageError: there is no such program.
@@ -70,6 +72,7 @@ def run(
             env={**os.environ, **env} if env else None,
             check=False,
             cwd=cwd,
+            start_new_session=detached,
         )
     except FileNotFoundError:
         raise UsageError("is not installed", where=name, fix=f"install {name}") from None

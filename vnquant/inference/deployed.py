@@ -36,6 +36,8 @@ class Ready:
     panel: Path
     verdict: Path
     """What was judged, with the curve that makes its probabilities true; it may not exist."""
+    last_session: str
+    """The newest session that it was judged on, ISO."""
 
     def forecast(
         self, symbols: Sequence[str], prices: Path | None
@@ -47,14 +49,15 @@ class Ready:
         """
         wanted = sorted({s.strip().upper() for s in symbols}) or self.symbols
         check_known(wanted, dict.fromkeys(self.symbols, ""))
-        panel = self._panel(wanted, prices)
+        panel = self.open_panel(wanted, prices)
         models = load_models(self.models, wanted)
         windows = [w for w in split(panel, self.spec.windows) if w.symbol in wanted]
         curve = stored(read_json(self.verdict))
         build = VARIANTS[self.variant]
         return forecast_table(models, panel, windows, build=build, curve=curve)
 
-    def _panel(self, wanted: list[str], prices: Path | None) -> Panel:
+    def open_panel(self, wanted: list[str], prices: Path | None) -> Panel:
+        """The panel of some symbols from fresh prices, or the run's own; see `forecast`."""
         if prices is None and self.panel.with_suffix(".json").exists():
             return Panel.load(self.panel)
         if prices is None and self.spec.data.source == "folder":
@@ -92,6 +95,7 @@ def open_deployed(workspace: Workspace) -> Ready:
         variant=str(current.meta.get("inference", "eager")),
         panel=workspace.run(spec).stage("features") / "panel",
         verdict=current.path / "verdict.json",
+        last_session=str(current.meta["last_session"]),
     )
 
 
@@ -115,4 +119,5 @@ def open_run(workspace: Workspace, run_id: str) -> Ready:
         variant="eager",
         panel=run.stage("features") / "panel",
         verdict=run.stage("evaluate") / "verdict.json",
+        last_session=str((run.stage("ingest").done() or {})["last"]),
     )

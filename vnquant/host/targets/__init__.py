@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from vnquant.errors import UsageError
 from vnquant.host.findings import Finding
 
-NAMES = ("local", "cpu", "cuda")
+NAMES = ("local", "cpu", "cuda", "colab")
 Record = dict[str, Any]
 STARTING = 30.0
 """Seconds in which a launch that cannot be seen yet counts as being started, not as lost."""
@@ -32,11 +32,14 @@ class LaunchSpec(BaseModel):
         memory: bytes; None: no limit.
         grace: seconds between asking a run to save and killing it.
         retries: how often to start again after something that may pass.
+        losses: how often to start again after a lost machine; None: as `retries`.
+        gpus: accelerators of a lent machine in the order of preference; none: a CPU machine.
+        max_hours, max_units: what all launches of this run together may cost; None: no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    target: Literal["local", "cpu", "cuda"]
+    target: Literal["local", "cpu", "cuda", "colab"]
     workspace: Path
     run_id: str
     stages: tuple[str, ...]
@@ -47,6 +50,10 @@ class LaunchSpec(BaseModel):
     memory: int | None = None
     grace: float = 60.0
     retries: int = 2
+    losses: int | None = None
+    gpus: tuple[str, ...] = ()
+    max_hours: float | None = None
+    max_units: float | None = None
 
     @property
     def run(self) -> Path:
@@ -111,6 +118,10 @@ def open_target(name: str) -> Target:
         from vnquant.host.targets.local import LocalTarget
 
         return LocalTarget()
+    if name == "colab":
+        from vnquant.host.targets.colab import ColabTarget
+
+        return ColabTarget()
     if name in NAMES:
         from vnquant.host.targets.container import ROWS, ContainerTarget
 

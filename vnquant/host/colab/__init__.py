@@ -1,0 +1,1 @@
+"""Google Colab, driven through the official ``colab`` command (google-colab-cli)."""
