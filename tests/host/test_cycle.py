@@ -390,11 +390,14 @@ def children(pid: int) -> list[int]:
         (("--detach",), 2, "--detach"),
         (("--validate-only",), 2, "--validate-only"),
         (("--from-phase", "2"), 2, "ingest, features"),
-        (("--mode", "hybrid"), 2, "colab"),
+        (("--mode", "hybrid", "--target", "cpu"), 2, "no container engine answers"),
     ],
 )
 def test_mistakes_are_named(more: tuple[str, ...], code: int, says: str, tmp_path: Path) -> None:
-    done = subprocess.run(words(tmp_path, *more), capture_output=True, text=True, check=False)
+    env = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/nowhere.sock"}
+    done = subprocess.run(
+        words(tmp_path, *more), capture_output=True, text=True, check=False, env=env
+    )
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr

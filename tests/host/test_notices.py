@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -113,7 +114,9 @@ def test_a_cycle_tells_how_it_ended_and_keeps_the_address_to_itself(
         *("--preset", "small", "--epochs", "1", "--threads", "1"),
         *("--workspace", str(workspace), "--notify", str(file)),
     ]
-    bad = subprocess.run([*words, "--mode", "hybrid"], capture_output=True, text=True, check=False)
+    nowhere = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/nowhere.sock"}
+    bad = subprocess.run([*words, "--mode", "hybrid", "--target", "cpu"], env=nowhere,
+                         capture_output=True, text=True, check=False)  # fmt: skip
     assert bad.returncode != 0
     good = subprocess.run([*words, "--mode", "local"], capture_output=True, text=True, check=False)
     assert good.returncode == 0, good.stderr

@@ -22,7 +22,6 @@ cli = click.Group(
     context_settings=runtime.context_settings,
     callback=runtime.callback,
 )
-for command in (
-    *(image, train, colab, jobs, notify, schedule, status, logs, stop, doctor, sync, publish),
-):
+STARTING = (image, train, jobs, notify, schedule, colab)
+for command in (*STARTING, status, logs, stop, doctor, sync, publish):
     cli.add_command(command)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from vnquant.errors import INTERRUPTED, OK, PARTIAL, RETRY, RetryableError, UsageError, VnquantError
 from vnquant.host import launch as starting
@@ -148,12 +149,14 @@ class Cycle:
     def _launch(self, phase: int, target: str) -> LaunchSpec:
         here = target == "local"
         words = self.base.words + (("--device", self.device) if here else ())
-        update = {
+        update: dict[str, Any] = {
             "target": target,
             "stages": stages(self.job.mode, phase, optimize=self.optimize),
             "words": words,
             "image": self.base.image if target in ("cpu", "cuda") else None,
         }
+        if target != "colab":  # of lent machines only
+            update |= {"gpus": (), "losses": None}
         return self.base.model_copy(update=update)
 
     def _attend(self, launch: LaunchSpec) -> State:
