@@ -183,8 +183,15 @@ def monitor(
             "there is nothing newer to judge by", where="--prices", fix="give a newer price file"
         )
     ready = open_run(workspace, run_id) if run_id else open_deployed(workspace)
+    begin = since or ready.last_session
+    if begin is None:
+        raise UsageError(
+            "this set does not say which session it knew last",
+            where=ready.title,
+            fix="name the day with --since",
+        )
     try:
-        day = dt.date.fromisoformat(since or ready.last_session)
+        day = dt.date.fromisoformat(begin)
     except ValueError as error:
         raise UsageError(str(error), where="--since", fix="give a date like 2024-01-31") from error
     found = watching.watch(ready, prices, day)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
 from tests.stages.conftest import SPEC
-from vnquant.cli import cli
 from vnquant.errors import DataError
 from vnquant.inference.deployed import open_run
 from vnquant.inference.monitor import to_text, watch
 from vnquant.market.sources import open_source
-from vnquant.stages import run_stage
 from vnquant.stages.context import Context
 
 SINCE = dt.date(2023, 6, 30)
@@ -67,21 +66,28 @@ def test_a_market_turned_wild_is_an_alert(ctx: Context, prices: Path, tmp_path: 
 
 def test_without_news_it_says_what_to_do(ctx: Context, prices: Path) -> None:
     ready = open_run(ctx.workspace, ctx.spec.run_id)
+    assert ready.last_session is not None
     with pytest.raises(DataError, match="known outcome"):
         watch(ready, prices, dt.date.fromisoformat(ready.last_session))
 
 
 def test_the_command(ctx: Context, prices: Path) -> None:
-    run_stage(ctx, "backtest")
-    words = ["monitor", "--workspace", str(ctx.workspace.path), "--run", ctx.spec.run_id]
-    done = CliRunner().invoke(
-        cli, [*words, "--prices", str(prices), "--since", str(SINCE), "--json"]
-    )
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["since"] == str(SINCE)
-    text = CliRunner().invoke(cli, [*words, "--prices", str(prices), "--since", str(SINCE)])
-    assert "realised:" in text.output
-    assert "expected:" in text.output
-    assert CliRunner().invoke(cli, words).exception is not None
-    wrong = CliRunner().invoke(cli, [*words, "--prices", str(prices), "--since", "soon"])
-    assert "like 2024-01-31" in str(wrong.exception)
+    def monitor(*words: str) -> subprocess.CompletedProcess[str]:
+        own = ["--workspace", str(ctx.workspace.path), "--run", ctx.spec.run_id, *words]
+        program = [sys.executable, "-m", "vnquant", "monitor", *own]
+        return subprocess.run(program, capture_output=True, text=True, check=False)
+
+    since = ("--prices", str(prices), "--since", str(SINCE))
+    done = monitor(*since, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["since"] == str(SINCE)
+    text = monitor(*since).stdout
+    assert "realised:" in text
+    assert "expected:" in text
+    for words, said in (
+        ((), "--prices"),
+        (("--prices", str(prices), "--since", "soon"), "2024-01-31"),
+    ):
+        refused = monitor(*words)
+        assert refused.returncode == 2
+        assert said in refused.stderr

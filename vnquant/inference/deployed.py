@@ -36,8 +36,8 @@ class Ready:
     panel: Path
     verdict: Path
     """What was judged, with the curve that makes its probabilities true; it may not exist."""
-    last_session: str
-    """The newest session that it was judged on, ISO."""
+    last_session: str | None
+    """The newest session that it was judged on, ISO; sets of the first release do not say."""
 
     def forecast(
         self, symbols: Sequence[str], prices: Path | None
@@ -95,7 +95,7 @@ def open_deployed(workspace: Workspace) -> Ready:
         variant=str(current.meta.get("inference", "eager")),
         panel=workspace.run(spec).stage("features") / "panel",
         verdict=current.path / "verdict.json",
-        last_session=str(current.meta["last_session"]),
+        last_session=current.meta.get("last_session"),
     )
 
 
@@ -119,5 +119,5 @@ def open_run(workspace: Workspace, run_id: str) -> Ready:
         variant="eager",
         panel=run.stage("features") / "panel",
         verdict=run.stage("evaluate") / "verdict.json",
-        last_session=str((run.stage("ingest").done() or {})["last"]),
+        last_session=(run.stage("ingest").done() or {}).get("last"),
     )
