@@ -212,8 +212,8 @@ execution = _group(
     click.option(
         "--teams",
         type=click.IntRange(1),
-        help="CPU processes that share training. Default: 1; with --cores all, one kind of core "
-        "in each.",
+        help="Processes that share training. Default: one for each GPU; on a CPU 1, and with "
+        "--cores all one kind of core in each.",
     ),
     click.option(
         "--ipex",

@@ -97,7 +97,7 @@ def test_a_symbol_is_the_same_alone_as_among_others(
 def test_groups_hold_one_shape_and_each_model_once(
     monkeypatch: pytest.MonkeyPatch, models: list[ModelFile]
 ) -> None:
-    monkeypatch.setattr(predictor, "MODELS_PER_CALL", 2)
+    monkeypatch.setitem(predictor.MODELS_PER_CALL, "cpu", 2)
     made = list(predictor.groups(models))
     assert [len(g.models) for g in made] == [2, 1, 2, 1]
     assert all(m.shape == g.shape for g in made for m in g.models)

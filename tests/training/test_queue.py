@@ -31,15 +31,16 @@ def work(units: list[Unit], steps: dict[ModelId, int]) -> list[int]:
     width=st.integers(1, 16),
     workers=st.integers(1, 6),
     both=st.booleans(),
+    equal=st.booleans(),
 )
 def test_a_plan_holds_every_model_once_and_shapes_apart(
-    lengths: list[int], width: int, workers: int, both: bool
+    lengths: list[int], width: int, workers: int, both: bool, equal: bool
 ) -> None:
     steps = {ModelId(f"S{i}", m): n for i, n in enumerate(lengths) for m in range(1 + both)}
     shapes = {SHAPE: [m for m in steps if m.member == 0]}
     if both:
         shapes[DEEPER] = [m for m in steps if m.member == 1]
-    units = plan_units(shapes, steps.__getitem__, lambda _: width, workers)
+    units = plan_units(shapes, steps.__getitem__, lambda _: width, workers, equal)
     assert sorted(m for u in units for m in u) == sorted(steps)
     assert all(len({m.member for m in u}) == 1 for u in units)
     assert max(map(len, units)) <= width
@@ -55,6 +56,15 @@ def test_one_worker_gets_whole_stacks_and_several_get_ever_smaller_ones() -> Non
     assert shared[0] == 16
     assert shared == sorted(shared, reverse=True)
     assert shared[-1] == 1
+
+
+def test_equal_workers_get_equal_parts_of_every_shape_in_wide_stacks() -> None:
+    steps = {ModelId(f"S{i:03d}", m): 1000 + 10 * i for i in range(102) for m in range(2)}
+    shapes = {s: [m for m in steps if m.member == i] for i, s in enumerate((SHAPE, DEEPER))}
+    units = plan_units(shapes, steps.__getitem__, lambda _: 400, 2, equal=True)
+    assert [(len(u), u[0].member) for u in units] == [(51, 1), (51, 1), (51, 0), (51, 0)]
+    first, second, *_ = work(units, steps)
+    assert second / first > 0.99
 
 
 def test_a_slow_worker_holds_up_nobody_for_long() -> None:

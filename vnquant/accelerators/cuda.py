@@ -11,10 +11,25 @@ from vnquant.accelerators.profile import Profile, usable_cores
 from vnquant.spec import TrainingSpec
 
 
-def configure(training: TrainingSpec, *, threads: int | None, compiled: bool | None) -> Profile:
+def visible() -> list[str]:
+    """The GPUs this process may use, each as CUDA_VISIBLE_DEVICES names it for one that may use no
+    other."""
+    count = torch.cuda.device_count()
+    named = [n.strip() for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n.strip()]
+    return named[:count] or [str(i) for i in range(count)]
+
+
+def configure(
+    training: TrainingSpec,
+    *,
+    threads: int | None,
+    compiled: bool | None,
+    cpus: affinity.Cpus | None = None,
+) -> Profile:
     # cuBLAS picks its workspace at random among streams unless this is set before first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    affinity.bind(affinity.given())  # a stage before may have left this process on slow cores
+    # A stage before may have left this process on slow cores.
+    affinity.bind(cpus or affinity.given())
     torch.set_num_threads(threads or usable_cores())
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.benchmark = False

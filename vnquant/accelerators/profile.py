@@ -66,7 +66,7 @@ def open_profile(
             and a minute before the first step).
         cores: on the CPU, which kind to compute on; None: P cores where there are E cores too.
         ipex: on the CPU, whether to use intel-extension-for-pytorch.
-        cpus: on the CPU, bind to these logical CPUs instead of a kind of cores.
+        cpus: bind to these logical CPUs instead of a kind of cores.
 
     Raises:
         UsageError: CUDA was asked for and is not there.
@@ -81,7 +81,7 @@ def open_profile(
     if device != "cpu" and cuda:
         from vnquant.accelerators.cuda import configure as on_cuda
 
-        return on_cuda(training, threads=threads, compiled=compiled)
+        return on_cuda(training, threads=threads, compiled=compiled, cpus=cpus)
     from vnquant.accelerators.cpu import configure
 
     return configure(

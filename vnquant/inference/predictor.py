@@ -23,7 +23,8 @@ Predict = Callable[[torch.Tensor], torch.Tensor]
 Build = Callable[[Shape, torch.Tensor], Predict]
 """Makes a Predict from a shape and rows ``[M, P]``."""
 
-MODELS_PER_CALL = 16
+MODELS_PER_CALL = {"cpu": 16, "cuda": 128}
+"""On a CPU what a call makes should stay in the caches; a GPU waits for launches."""
 WINDOWS_PER_CALL = 64
 
 
@@ -74,14 +75,16 @@ def groups(
         build: how a group is run; see `vnquant.inference.variants`.
     """
     counts = windows or {}
+    device = device or torch.device("cpu")
+    wide = MODELS_PER_CALL[device.type]
     by_shape: dict[Shape, list[ModelFile]] = {}
     for m in models:
         by_shape.setdefault(m.shape, []).append(m)
     for shape, members in by_shape.items():
         members = sorted(members, key=lambda m: (-counts.get(m.symbol, 0), m.symbol, m.member))
-        for begin in range(0, len(members), MODELS_PER_CALL):
-            chunk = tuple(members[begin : begin + MODELS_PER_CALL])
-            rows = torch.stack([m.row for m in chunk]).to(device or torch.device("cpu"))
+        for begin in range(0, len(members), wide):
+            chunk = tuple(members[begin : begin + wide])
+            rows = torch.stack([m.row for m in chunk]).to(device)
             yield Group(shape, chunk, build(shape, rows))
 
 
@@ -130,64 +133,78 @@ def predict(
         ensemble's sigma is that of the equal mixture: mean variance plus variance of means.
     """
     device = device or torch.device("cpu")
-    scalers = {m.symbol: Scaler.from_dict(m.meta["scaler"]) for m in models}
+    metas = {m.symbol: m.meta["scaler"] for m in models}  # the same for a symbol's members
+    scalers = {symbol: Scaler.from_dict(meta) for symbol, meta in metas.items()}
     lookback = max(m.shape.lookback for m in models)
     scaled, placed = scaled_windows(panel, scalers, ends, lookback)
     features = torch.from_numpy(scaled).to(device)
     if built is None:
         windows = {symbol: len(rows) for symbol, rows in ends.items()}
         built = groups(models, windows=windows, device=device, build=build)
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    parts: dict[str, list[Forecast]] = {}
     for group in built:
-        for m, values in zip(group.models, _run(group, features, placed), strict=True):
-            parts.setdefault(m.symbol, []).append(_descale(values, scalers[m.symbol]))
+        counts = [len(placed[m.symbol]) for m in group.models]
+        scales = np.array([scalers[m.symbol].target_scale for m in group.models])
+        whole = _descale(_run(group, features, placed), scales)
+        for i, (m, count) in enumerate(zip(group.models, counts, strict=True)):
+            parts.setdefault(m.symbol, []).append(Forecast(*(v[i, :count] for v in whole)))
             if advance is not None:
-                advance(len(values))
-    frames = [_combine(panel, s, ends[s], parts[s]) for s in ends if s in parts]
-    return pd.concat(frames, ignore_index=True)
+                advance(count)
+    known = [s for s in ends if s in parts]
+    return _table(panel, {s: ends[s] for s in known}, [_mixture(parts[s]) for s in known])
 
 
-def _run(
-    group: Group, features: torch.Tensor, placed: Mapping[str, np.ndarray]
-) -> list[torch.Tensor]:
-    """Raw outputs of every model on its own windows, padded only inside a call."""
-    counts = [len(placed[m.symbol]) for m in group.models]
-    index = np.stack([np.resize(placed[m.symbol], max(counts)) for m in group.models])
+class Forecast(NamedTuple):
+    """Daily log returns, float64: of all models of a group, or of one model or ensemble."""
+
+    mu: np.ndarray
+    """``[..., B, H]``."""
+    sigma: np.ndarray
+    """``[..., B, H]``."""
+    p_up: np.ndarray
+    """``[..., B]``."""
+
+
+def _run(group: Group, features: torch.Tensor, placed: Mapping[str, np.ndarray]) -> torch.Tensor:
+    """Raw outputs of every model on its own windows, padded with repetitions: on the CPU."""
+    most = max(len(placed[m.symbol]) for m in group.models)
+    index = np.stack([np.resize(placed[m.symbol], most) for m in group.models])
     rows = torch.from_numpy(index).to(features.device)
     lookback = group.shape.lookback
     pieces = [
         group.call(gather(features, rows[:, b : b + WINDOWS_PER_CALL], lookback))
         for b in range(0, rows.shape[1], WINDOWS_PER_CALL)
     ]
-    raw = torch.cat(pieces, dim=1).float().cpu()
-    return [raw[i, :n] for i, n in enumerate(counts)]
+    return torch.cat(pieces, dim=1).float().cpu()
 
 
-def _descale(raw: torch.Tensor, scaler: Scaler) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    out = split_outputs(raw)
-    scale = float(scaler.target_scale)
-    return (
+def _descale(raw: torch.Tensor, scales: np.ndarray) -> Forecast:
+    """Raw outputs ``[M, B, 2H + 1]`` in units of returns; scales ``[M]``."""
+    out, scale = split_outputs(raw), scales[:, None, None]
+    return Forecast(
         out.mu.numpy().astype(np.float64) * scale,
         out.sigma.numpy().astype(np.float64) * scale,
         torch.sigmoid(out.logit.double()).numpy(),
     )
 
 
-def _combine(
-    panel: Panel,
-    symbol: str,
-    rows: np.ndarray,
-    members: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+def _mixture(members: Sequence[Forecast]) -> Forecast:
+    """The ensemble of a symbol's members."""
+    mu, sigma, p_up = (np.stack(values) for values in zip(*members, strict=True))
+    return Forecast(mu.mean(0), np.sqrt((sigma**2).mean(0) + mu.var(0)), p_up.mean(0))
+
+
+def _table(
+    panel: Panel, ends: Mapping[str, np.ndarray], ensembles: Sequence[Forecast]
 ) -> pd.DataFrame:
-    mu = np.stack([m for m, _, _ in members])
-    sigma = np.stack([s for _, s, _ in members])
-    mean = mu.mean(0)
-    spread = np.sqrt((sigma**2).mean(0) + mu.var(0))
-    frame = {"symbol": symbol, "date": panel.dates[rows], "close": panel.close[rows]}
-    frame |= {f"mu_{h + 1}": mean[:, h] for h in range(mean.shape[1])}
-    frame |= {f"sigma_{h + 1}": spread[:, h] for h in range(mean.shape[1])}
-    frame["p_up"] = np.stack([p for _, _, p in members]).mean(0)
-    return pd.DataFrame(frame)
+    """One row for each symbol and window."""
+    rows = np.concatenate(list(ends.values()))
+    mu, sigma, p_up = (np.concatenate(values) for values in zip(*ensembles, strict=True))
+    symbols = np.repeat(np.array(list(ends), dtype=object), [len(r) for r in ends.values()])
+    columns = {"symbol": symbols, "date": panel.dates[rows], "close": panel.close[rows]}
+    columns |= {f"mu_{h + 1}": mu[:, h] for h in range(mu.shape[1])}
+    columns |= {f"sigma_{h + 1}": sigma[:, h] for h in range(mu.shape[1])}
+    return pd.DataFrame(columns | {"p_up": p_up})
 
 
 def with_outcomes(

@@ -74,19 +74,20 @@ class Fleet:
             horizon=self.ctx.spec.windows.horizon,
         )
 
-    def plan(self, workers: int, limit: int) -> None:
+    def plan(self, workers: int, limit: int, *, equal: bool = False) -> None:
         """Decide which models share a stack, unless that is decided already.
 
         Args:
             workers: processes that share the work.
             limit: bytes of host memory for each of them.
+            equal: they are equally fast; see `plan_units`.
         """
 
         def make() -> list[Unit]:
             shapes: dict[Shape, list[ModelId]] = {}
             for m in self.wanted:
                 shapes.setdefault(self.shape(m), []).append(m)
-            return plan_units(shapes, self.steps_left, width, workers)
+            return plan_units(shapes, self.steps_left, width, workers, equal)
 
         def width(shape: Shape) -> int:
             profile, batch = self.ctx.profile, self.ctx.spec.training.batch_size

@@ -1,6 +1,7 @@
 """One team's process: ``python -m vnquant.stages.team``, started by `vnquant.stages.teams` only.
 
-Its job is one JSON line on stdin. Stdin then stays open, and its end says that the parent is gone.
+Its job is one JSON line on stdin. It gets ready, and begins when a second line comes. Stdin then
+stays open, and its end says that the parent is gone.
 Events go to the parent as JSON lines on what was stdout; whatever else is printed goes to stderr.
 """
 
@@ -62,7 +63,11 @@ def _work(job: dict[str, Any], tell: Any) -> dict[str, Any]:
             ticked[0] = time.monotonic()
             tell({"event": "team_progress", "steps": steps, "note": note})
 
+    begin = threading.Event()
+
     def parted() -> None:
+        sys.stdin.readline()
+        begin.set()
         sys.stdin.read()
         watch.signum = watch.signum or signal.SIGTERM
 
@@ -70,6 +75,7 @@ def _work(job: dict[str, Any], tell: Any) -> dict[str, Any]:
     with watch.listening():
         fleet = Fleet(ctx, [ModelId(*m) for m in job["wanted"]], job["stage"])
         worker = Worker(fleet, watch, advance)
+        begin.wait()
         began, used = time.perf_counter(), time.process_time()
         units = worker.work()
     watch.memory.sample()
@@ -82,6 +88,7 @@ def _work(job: dict[str, Any], tell: Any) -> dict[str, Any]:
         "busy_seconds": round(worker.busy, 3),
         "cpu_seconds": round(time.process_time() - used, 3),
         "peak_rss_bytes": watch.memory.peak_rss,
+        "peak_cuda_bytes": watch.memory.peak_cuda,
     }
 
 

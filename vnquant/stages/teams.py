@@ -1,4 +1,4 @@
-"""Training shared by processes, each bound to cores of its own, all taking units from one queue.
+"""Training shared by processes, each with cores or a GPU of its own, all with one queue of units.
 
 A team that dies takes nothing with it: the others find its unit free and go on from its newest
 checkpoint. If this process dies, the teams see the end of their stdin, save, and leave.
@@ -6,15 +6,17 @@ checkpoint. If this process dies, the teams see the end of their stdin, save, an
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from vnquant.accelerators.affinity import Cpus
 from vnquant.errors import RETRY, RetryableError, Stopped
@@ -26,6 +28,14 @@ from vnquant.training.watch import Watch
 POLL = 0.2
 
 
+class Place(NamedTuple):
+    """Where a team computes."""
+
+    cpus: Cpus
+    gpu: str | None = None
+    """As CUDA_VISIBLE_DEVICES names it; None: on the CPUs."""
+
+
 Inbox: TypeAlias = "queue.Queue[tuple[Team, Event | None]]"
 """A team and its event; None: it has ended."""
 
@@ -33,9 +43,8 @@ Inbox: TypeAlias = "queue.Queue[tuple[Team, Event | None]]"
 class Team:
     """A child process, and the thread that reads its events."""
 
-    def __init__(self, number: int, job: dict[str, Any], inbox: Inbox) -> None:
+    def __init__(self, number: int, place: Place, job: dict[str, Any], inbox: Inbox) -> None:
         self.number = number
-        self.cpus: Cpus = job["options"]["cpus"]
         self.steps = 0
         self.report: Event | None = None
         self.failure = ""
@@ -46,11 +55,21 @@ class Team:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            env=os.environ | ({"CUDA_VISIBLE_DEVICES": place.gpu} if place.gpu else {}),
         )
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(job, default=str) + "\n")
-        self.process.stdin.flush()
+        self._say(json.dumps(job, default=str))
         threading.Thread(target=self._read, args=(inbox,), daemon=True).start()
+
+    def begin(self) -> None:
+        """Let it take its first unit; until then it gets ready."""
+        self._say("begin")
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died, and `_ended` sees to that
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
 
     def _read(self, inbox: Inbox) -> None:
         assert self.process.stdout is not None
@@ -60,11 +79,16 @@ class Team:
 
 
 def train_in_teams(
-    fleet: Fleet, teams: Sequence[Cpus], watch: Watch, advance: Advance
+    fleet: Fleet,
+    places: Sequence[Place],
+    watch: Watch,
+    advance: Advance,
+    prepare: Callable[[], None] = lambda: None,
 ) -> list[Event]:
-    """Train a fleet; returns each team's report: its CPUs, units, steps, seconds and memory.
+    """Train a fleet; returns each team's report: its place, units, steps, seconds and memory.
 
     Args:
+        prepare: done while the teams load what they need; none takes a unit before.
         watch: its memory limit is divided among the teams; its signal is passed on to them.
 
     Raises:
@@ -74,15 +98,19 @@ def train_in_teams(
     inbox: Inbox = queue.Queue()
     crew: list[Team] = []
     try:
-        for number, cpus in enumerate(teams):
-            crew.append(Team(number, _job(fleet, cpus, watch, len(teams)), inbox))
+        for number, place in enumerate(places):
+            crew.append(Team(number, place, _job(fleet, place, watch, len(places)), inbox))
             pid = crew[-1].process.pid
-            fleet.ctx.events.emit("team_started", team=number, pid=pid, cpus=cpus)
+            fleet.ctx.events.emit("team_started", team=number, pid=pid, **place._asdict())
+        prepare()
+        for team in crew:
+            team.begin()
         _follow(fleet, crew, inbox, watch, advance)
     finally:
         for team in crew:  # whoever is left saves and leaves
             assert team.process.stdin is not None
-            team.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                team.process.stdin.close()
     if watch.signum is not None:
         raise Stopped(
             "stopped by a signal; every team saved a checkpoint",
@@ -101,14 +129,14 @@ def train_in_teams(
     return [t.report for t in crew if t.report is not None]
 
 
-def _job(fleet: Fleet, cpus: Cpus, watch: Watch, count: int) -> dict[str, Any]:
+def _job(fleet: Fleet, place: Place, watch: Watch, count: int) -> dict[str, Any]:
     ctx = fleet.ctx
     options = replace(
         ctx.options,
-        cpus=cpus,
+        cpus=place.cpus,
         cores=None,
         teams=1,
-        device="cpu",
+        device="cuda" if place.gpu else "cpu",
         compiled=ctx.profile.compile,
         ipex="on" if ctx.profile.ipex else "off",
     )

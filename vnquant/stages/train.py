@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vnquant.accelerators import affinity
@@ -12,10 +12,13 @@ from vnquant.errors import DataError, UsageError
 from vnquant.features.windows import Windows
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet
-from vnquant.stages.teams import train_in_teams
+from vnquant.stages.teams import Place, train_in_teams
 from vnquant.stages.worker import Worker, open_watch
 from vnquant.training.data import ModelId
 from vnquant.training.memory import memory_limit
+
+MODELS_PER_GPU = 32
+"""A second process takes seconds to open its GPU, in which the first trains some models."""
 
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
@@ -63,15 +66,14 @@ def train_fleet(fleet: Fleet) -> dict[str, Any]:
     """
     ctx, wanted = fleet.ctx, fleet.wanted
     profile, limit = ctx.profile, ctx.options.memory_limit or memory_limit()
-    teams = _teams(ctx)
+    teams = _teams(ctx, len(wanted))
     workers = max(1, len(teams))
     symbols = len({m.symbol for m in wanted})
     ctx.events.emit("training", models=len(wanted), symbols=symbols, **profile.to_dict())
     began = time.perf_counter()
-    fleet.plan(workers, limit // workers)
+    fleet.plan(workers, limit // workers, equal=profile.device == "cuda")
     watch = open_watch(ctx, limit)
     watch.memory.sample()
-    _await_kernels(ctx)
     done, total = fleet.finished_steps, fleet.total_steps
 
     def advance(steps: int, note: str) -> None:
@@ -80,8 +82,9 @@ def train_fleet(fleet: Fleet) -> dict[str, Any]:
     reports = []
     with watch.listening():
         if teams:
-            reports = train_in_teams(fleet, teams, watch, advance)
+            reports = train_in_teams(fleet, teams, watch, advance, lambda: _await_kernels(ctx))
         else:
+            _await_kernels(ctx)
             Worker(fleet, watch, advance).work()
     watch.memory.sample()
     return {
@@ -126,18 +129,45 @@ def none_left(failed: Mapping[str, str]) -> DataError:
     )
 
 
-def _teams(ctx: Context) -> list[affinity.Cpus]:
+def _teams(ctx: Context, models: int) -> list[Place]:
     """The processes to share the work among; none if this one does it all."""
     options = ctx.options
     if ctx.profile.device == "cuda":
-        if (options.teams or 1) > 1:
-            raise UsageError(
-                "one process keeps a GPU busy", where="--teams", fix="leave it out, or --device cpu"
-            )
-        return []
+        from vnquant.accelerators.cuda import visible
+
+        return share_gpus(visible(), affinity.given(), options.teams, models)
     topology = read()
     kind = options.cores or ("p" if topology.hybrid else "all")
-    return affinity.teams(topology, kind, options.teams, affinity.given())
+    found = affinity.teams(topology, kind, options.teams, affinity.given())
+    return [Place(cpus) for cpus in found]
+
+
+def share_gpus(
+    gpus: Sequence[str], cpus: Collection[int], count: int | None, models: int
+) -> list[Place]:
+    """A team for each GPU, with an equal part of the CPUs; empty if one process should do it all.
+
+    Args:
+        count: how many GPUs to use; None: all, if each gets enough models to be worth its start.
+
+    Raises:
+        UsageError: more than there are.
+    """
+    if (count or 1) > len(gpus):
+        raise UsageError(
+            f"{count} teams need {count} GPUs, and {len(gpus)} can be seen (one process keeps a"
+            " GPU busy)",
+            where="--teams",
+            fix="give fewer, or --device cpu",
+        )
+    count = count or max(1, min(len(gpus), models // MODELS_PER_GPU))
+    if count == 1:
+        return []
+    ordered, size = sorted(cpus), max(1, len(cpus) // count)
+    return [
+        Place(tuple(ordered[i * size % len(ordered) :][:size]), gpu)
+        for i, gpu in enumerate(gpus[:count])
+    ]
 
 
 def _reasons(failed: Mapping[str, str]) -> str:

@@ -29,6 +29,7 @@ def plan_units(
     steps: Callable[[ModelId], int],
     width: Callable[[Shape], int],
     workers: int = 1,
+    equal: bool = False,
 ) -> list[Unit]:
     """Which models share a stack, and in what order stacks are begun.
 
@@ -38,6 +39,8 @@ def plan_units(
     Args:
         steps: training steps that a model takes.
         width: how many models of a shape fit in one stack.
+        equal: workers are equally fast (GPUs of one host), and wide stacks cost less: each worker
+            gets an equal part of every shape, in as few stacks as fit.
     """
     left = sum(map(len, models.values()))
     units: list[tuple[int, Unit]] = []
@@ -45,12 +48,16 @@ def plan_units(
         # Long histories together: a stack is as wide as its models are alike.
         order = sorted(models[shape], key=lambda m: (-steps(m), m))
         most = width(shape)
-        while order:
-            share = most if workers == 1 else -(-left // (SHARES * workers))
-            size = max(1, min(most, share))
-            unit, order = order[:size], order[size:]
-            left -= len(unit)
-            units.append((shape.row * sum(map(steps, unit)), unit))
+        # Dealt out in turns, so that equal workers get equal work.
+        hands = [order[i::workers] for i in range(workers)] if equal else [order]
+        for hand in hands:
+            while hand:
+                alone = equal or workers == 1
+                share = len(hand) if alone else -(-left // (SHARES * workers))
+                size = max(1, min(most, share))
+                unit, hand = hand[:size], hand[size:]
+                left -= len(unit)
+                units.append((shape.row * sum(map(steps, unit)), unit))
     return [unit for _, unit in sorted(units, key=lambda u: -u[0])]
 
 

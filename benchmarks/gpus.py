@@ -1,0 +1,107 @@
+"""One GPU beside all of a host: ``python -m benchmarks.gpus PRICES --preset base --epochs 100``.
+
+Stage train of the whole universe from the same features, first on every GPU with one team each and
+then on one, with kernels compiled beforehand for both. Models are independent, so what is lost of
+the ideal is starting processes, narrower stacks and whoever waits at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.record import command_line, provenance, publish, table
+from benchmarks.roofline import options
+from vnquant.market.universe import VN102
+from vnquant.spec import PRESETS, RunSpec
+from vnquant.workspace import Workspace
+
+
+def vnquant(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", *words], check=True, stdout=sys.stderr)
+
+
+def train(folder: Path, spec: Path, teams: int) -> dict[str, Any]:
+    """Run stage train; returns its entry in the manifest."""
+    words = ["--spec", str(spec), "--workspace", str(folder), "--device", "cuda", "--quiet"]
+    vnquant("vnquant", "run", "train", *words, "--teams", str(teams))
+    manifest = json.loads(next(folder.glob("runs/*/manifest.json")).read_text())
+    stage: dict[str, Any] = manifest["stages"]["train"]
+    return stage
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.glob("runs/*/train/models/*.safetensors")}
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.set_defaults(device="cuda")
+    parser.add_argument("prices", type=Path)
+    parser.add_argument("--symbols", type=int, default=len(VN102))
+    parser.add_argument("--epochs", type=int, default=100)
+    args = parser.parse_args()
+    gpus = torch.cuda.device_count()
+    job = RunSpec(
+        symbols=tuple(sorted(VN102)[: args.symbols]),
+        data={"source": "folder"},
+        windows={"validation_start": "2022-07-01", "test_start": "2023-01-03"},
+        model=PRESETS[args.preset],
+        training={"epochs": args.epochs, "patience": None},
+    )
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as made:
+        one, every = Path(made) / "one", Path(made) / "all"
+        run = Workspace(one).create().run(job)
+        run.prepare()
+        spec = Path(made) / "run.json"
+        spec.write_text(job.canonical_json())
+        own = ["--spec", str(spec), "--workspace", str(one), "--prices", str(args.prices)]
+        vnquant("vnquant", "run", "features", *own, "--quiet")
+        vnquant("vnquant.training.precompile", str(spec), "--processes", "8")
+        shutil.copytree(one, every)
+        together = train(every, spec, gpus)
+        alone = train(one, spec, 1)
+        ours, theirs = weights(one), weights(every)
+    equal = sum(ours[name] == theirs.get(name) for name in ours)
+    words = ["PRICES" if w == str(args.prices) else w for w in command_line("benchmarks.gpus")]
+    result = provenance("cuda") | {"command": words, "gpus": gpus}
+    result |= {"preset": args.preset, "models": len(ours), "equal_models": equal}
+    result |= {"one": alone, "all": together}
+    result["speedup"] = alone["training_seconds"] / together["training_seconds"]
+    publish(args.output, "gpus", result, page(result))
+
+
+def page(result: dict[str, Any]) -> list[str]:
+    """The report's lines."""
+    one, every, gpus = result["one"], result["all"], result["gpus"]
+    keys = ["gpu", "units", "model-steps", "busy, s", "peak memory, GB"]
+    rows = [
+        [
+            i,
+            team["units"],
+            team["steps"],
+            f"{team['busy_seconds']:.1f}",
+            f"{team['peak_cuda_bytes'] / 1e9:.1f}",
+        ]
+        for i, team in enumerate(every["teams"])
+    ]
+    return [
+        f"{result['models']} models of `{result['preset']}` on {gpus} GPUs: training took"
+        f" {every['training_seconds']:.1f} s, on one of them {one['training_seconds']:.1f} s:"
+        f" **{result['speedup']:.2f} times** as fast, with the start of the teams counted."
+        f" {result['equal_models']} of {result['models']} models have the same bits both ways.",
+        "",
+        table(keys, rows),
+    ]
+
+
+if __name__ == "__main__":
+    main()
