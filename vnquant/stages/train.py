@@ -79,19 +79,23 @@ def train_fleet(fleet: Fleet) -> dict[str, Any]:
     def advance(steps: int, note: str) -> None:
         ctx.events.progress(fleet.stage, done + steps, total, note)
 
-    reports = []
+    reports, busy = [], 0.0
     with watch.listening():
         if teams:
             reports = train_in_teams(fleet, teams, watch, advance, lambda: _await_kernels(ctx))
+            busy = max((team["busy_seconds"] for team in reports), default=0.0)
         else:
             _await_kernels(ctx)
-            Worker(fleet, watch, advance).work()
+            worker = Worker(fleet, watch, advance)
+            worker.work()
+            busy = worker.busy
     watch.memory.sample()
     return {
         **profile.to_dict(),
         "memory": watch.memory.to_dict(),
         "teams": reports,
         "training_seconds": round(time.perf_counter() - began, 3),
+        "busy_seconds": round(busy, 3),
         "seed": ctx.spec.training.seed,
     }
 
