@@ -53,7 +53,7 @@ def main() -> None:
     gpus = torch.cuda.device_count()
     job = RunSpec(
         symbols=tuple(sorted(VN102)[: args.symbols]),
-        data={"source": "folder"},
+        data={"source": "folder", "start": "2014-01-01"},
         windows={"validation_start": "2022-07-01", "test_start": "2023-01-03"},
         model=PRESETS[args.preset],
         training={"epochs": args.epochs, "patience": None},

@@ -212,8 +212,8 @@ execution = _group(
     click.option(
         "--teams",
         type=click.IntRange(1),
-        help="Processes that share training. Default: one for each GPU; on a CPU 1, and with "
-        "--cores all one kind of core in each.",
+        help="Processes that share training. Default: one for each GPU; on a CPU what "
+        "a short trial finds fastest, kept for this machine (docs/cores.md).",
     ),
     click.option(
         "--ipex",

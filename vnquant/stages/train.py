@@ -10,6 +10,7 @@ from vnquant.accelerators import affinity
 from vnquant.accelerators.topology import read
 from vnquant.errors import DataError, UsageError
 from vnquant.features.windows import Windows
+from vnquant.stages import layout
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet
 from vnquant.stages.teams import Place, train_in_teams
@@ -66,7 +67,7 @@ def train_fleet(fleet: Fleet) -> dict[str, Any]:
     """
     ctx, wanted = fleet.ctx, fleet.wanted
     profile, limit = ctx.profile, ctx.options.memory_limit or memory_limit()
-    teams = _teams(ctx, len(wanted))
+    teams = _teams(fleet, limit)
     workers = max(1, len(teams))
     symbols = len({m.symbol for m in wanted})
     ctx.events.emit("training", models=len(wanted), symbols=symbols, **profile.to_dict())
@@ -133,16 +134,18 @@ def none_left(failed: Mapping[str, str]) -> DataError:
     )
 
 
-def _teams(ctx: Context, models: int) -> list[Place]:
+def _teams(fleet: Fleet, limit: int) -> list[Place]:
     """The processes to share the work among; none if this one does it all."""
-    options = ctx.options
+    ctx, options = fleet.ctx, fleet.ctx.options
     if ctx.profile.device == "cuda":
         from vnquant.accelerators.cuda import visible
 
-        return share_gpus(visible(), affinity.given(), options.teams, models)
+        return share_gpus(visible(), affinity.given(), options.teams, len(fleet.wanted))
     topology = read()
-    kind = options.cores or ("p" if topology.hybrid else "all")
-    found = affinity.teams(topology, kind, options.teams, affinity.given())
+    found = layout.choose(fleet, topology, limit) if options.teams is None else None
+    if found is None:
+        kind = options.cores or ("p" if topology.hybrid else "all")
+        found = affinity.teams(topology, kind, options.teams, affinity.given())
     return [Place(cpus) for cpus in found]
 
 
