@@ -220,13 +220,14 @@ def invoke(command: Callable[[], object]) -> int:
 
 
 def spin_briefly() -> None:
-    """Let idle OpenMP threads sleep soon instead of spinning.
+    """Let idle OpenMP threads sleep sooner than by default.
 
     Read by libgomp as torch loads it. Beside another busy process the default makes every thread
-    wait for one that has no core: a step took 2.5 s instead of 0.35 s (benchmarks/NOTES.md).
+    wait for one that has no core, which costs up to 15 times; sleeping at once costs a quarter on a
+    quiet machine. This is between the two (benchmarks/NOTES.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def main(args: Sequence[str] | None = None, group: click.Group = cli) -> None:

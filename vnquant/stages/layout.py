@@ -121,7 +121,8 @@ def kept(ctx: Context, ways: Sequence[Layout]) -> Path:
 
 
 def measure(ctx: Context, way: Layout, seconds: float = SECONDS) -> float:
-    """Steps a second of all processes together, each with a stack of `vnquant.training.probe.MODELS`; 0 if one of them failed."""
+    """Steps a second of all processes together, each of a stack of `probe.MODELS` models; 0 if one
+    of them failed."""
     job: dict[str, Any] = {
         "spec": ctx.spec.canonical_json(),
         "features": ctx.panel.features.shape[1],
