@@ -223,8 +223,8 @@ def spin_briefly() -> None:
     """Let idle OpenMP threads sleep sooner than by default.
 
     Read by libgomp as torch loads it. Beside another busy process the default makes every thread
-    wait for one that has no core, which costs up to 15 times; sleeping at once costs a quarter on a
-    quiet machine. This is between the two (benchmarks/NOTES.md).
+    wait for one that has no core, which made a step up to eight times as long; sleeping at once
+    costs up to a quarter on a quiet machine. This is between the two (benchmarks/NOTES.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "5000")
