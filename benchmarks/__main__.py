@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.record import provenance, seconds, table, write
+from benchmarks.record import provenance, seconds, table, table_of, write
 from benchmarks.steps import compare
 from vnquant.accelerators.profile import open_profile
 from vnquant.features.panel import build_panel
@@ -101,7 +101,7 @@ def main() -> None:
             print(table(list(result[part]), [list(result[part].values())]), "\n")
     for name, rows in result["steps"].items():
         print(f"training step, {name}, against a plain per-symbol loop:\n")
-        print(table(list(rows[0]), [list(r.values()) for r in rows]), "\n")
+        print(table_of(rows), "\n")
     print("written:", write(args.out, f"{result['date']}-bench", result))
 
 

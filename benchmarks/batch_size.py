@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.record import command_line, provenance, publish, synchronise, table
+from benchmarks.record import command_line, provenance, publish, synchronise, table_of
 from benchmarks.roofline import dtype_of, kernels_for, options
 from vnquant.features.panel import build_panel
 from vnquant.features.windows import fit_scaler, split
@@ -136,7 +136,7 @@ def main() -> None:
         " second half of 2022. Below 0 is better than batch 32; the standard error is over"
         " models, which share the market's days, so it is too small.",
         "",
-        table(list(rows[0]), [list(r.values()) for r in rows]),
+        table_of(rows),
     ]
     publish(args.output, "batch-size", result, body)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.record import command_line, provenance, publish, synchronise, table
+from benchmarks.record import command_line, provenance, publish, synchronise, table, table_of
 from benchmarks.roofline import options, shape_of
 from benchmarks.steps import made_data
 from vnquant.spec import PRESETS, ModelSpec, TrainingSpec
@@ -120,7 +120,7 @@ def page(rows: list[dict[str, Any]], cost: float) -> list[str]:
         ]
         chosen.append([f"best ({name})", *cells])
     return [
-        table(list(rows[0]), [list(r.values()) for r in rows]),
+        table_of(rows),
         "",
         f"All together {cost:.2f} s. Share of the time lost at each interval, if the machine is"
         " lost as often as stated:",

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.record import REPORTS, command_line, provenance, publish, table
+from benchmarks.record import REPORTS, command_line, provenance, publish, table_of
 from vnquant.features.panel import build_panel
 from vnquant.market.folder import PriceFolder
 from vnquant.market.quality import inspect
@@ -107,7 +107,7 @@ def main() -> None:
     result["rows"] = rows
     ratio = rows[1]["us per bar"] / rows[0]["us per bar"]
     body = [
-        table(list(rows[0]), [list(r.values()) for r in rows]),
+        table_of(rows),
         "",
         f"Target for the first row: {TARGET:.0f} s on 2 cores. A bar of the second row costs"
         f" {ratio:.2f} times one of the first.",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.record import command_line, in_turns, provenance, publish, table
+from benchmarks.record import command_line, in_turns, provenance, publish, table_of
 from benchmarks.roofline import dtype_of, kernels_for, options, shape_of
 from benchmarks.steps import BATCH, stacked_step
 from vnquant.spec import PRESETS
@@ -59,7 +59,7 @@ def main() -> None:
     measured = [r["ms per model"] for r in rows if r["ms per model"] is not None]
     result = provenance(args.device) | {"command": command_line("benchmarks.flatness")}
     result |= {"preset": args.preset, "rows": rows}
-    body = [table(list(rows[0]), [list(r.values()) for r in rows]), ""]
+    body = [table_of(rows), ""]
     if measured:
         spread = max(abs(v / measured[0] - 1) for v in measured)
         result["largest_difference_from_first"] = round(spread, 4)

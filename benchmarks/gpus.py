@@ -8,7 +8,6 @@ the ideal is starting processes, narrower stacks and whoever waits at the end.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,14 +24,15 @@ from vnquant.spec import PRESETS, RunSpec
 from vnquant.workspace import Workspace
 
 
-def vnquant(*words: str) -> None:
+def run_module(*words: str) -> None:
+    """``python -m`` and the words; what it prints is no part of the report."""
     subprocess.run([sys.executable, "-m", *words], check=True, stdout=sys.stderr)
 
 
 def train(folder: Path, spec: Path, teams: int) -> dict[str, Any]:
     """Run stage train; returns its entry in the manifest."""
     words = ["--spec", str(spec), "--workspace", str(folder), "--device", "cuda", "--quiet"]
-    vnquant("vnquant", "run", "train", *words, "--teams", str(teams))
+    run_module("vnquant", "run", "train", *words, "--teams", str(teams))
     manifest = json.loads(next(folder.glob("runs/*/manifest.json")).read_text())
     stage: dict[str, Any] = manifest["stages"]["train"]
     print(f"{teams} GPUs: {stage['training_seconds']} s", file=sys.stderr, flush=True)
@@ -58,15 +58,15 @@ def main() -> None:
         model=PRESETS[args.preset],
         training={"epochs": args.epochs, "patience": None},
     )
-    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as made:
+    with tempfile.TemporaryDirectory() as made:
         one, every = Path(made) / "one", Path(made) / "all"
         run = Workspace(one).create().run(job)
         run.prepare()
         spec = Path(made) / "run.json"
         spec.write_text(job.canonical_json())
         own = ["--spec", str(spec), "--workspace", str(one), "--prices", str(args.prices)]
-        vnquant("vnquant", "run", "features", *own, "--quiet")
-        vnquant("vnquant.training.precompile", str(spec), "--processes", "8")
+        run_module("vnquant", "run", "features", *own, "--quiet")
+        run_module("vnquant.training.precompile", str(spec), "--processes", "8")
         shutil.copytree(one, every)
         together = train(every, spec, gpus)
         alone = train(one, spec, 1)

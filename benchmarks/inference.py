@@ -28,6 +28,7 @@ from benchmarks.record import (
     publish,
     synchronise,
     table,
+    table_of,
 )
 from benchmarks.roofline import options, shape_of
 from vnquant.features.panel import Panel, build_panel
@@ -156,7 +157,7 @@ def page(result: dict[str, Any]) -> list[str]:
         f" checking their files took {result['read_seconds']} s. Target for later forecasts:"
         f" {TARGETS[device]} s.",
         "",
-        table(list(result["rows"][0]), [list(r.values()) for r in result["rows"]]),
+        table_of(result["rows"]),
     ]
     if "cold" in result:
         rows = [

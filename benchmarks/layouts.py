@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import command_line, median_ratio, provenance, publish, table
+from benchmarks.record import command_line, median_ratio, provenance, publish, table_of
 from benchmarks.roofline import options
 from vnquant.accelerators import affinity
 from vnquant.accelerators.topology import read
@@ -68,7 +68,7 @@ def main() -> None:
     body = [
         f"Stacks of {MODELS} models in every process, all processes at the same time.",
         "",
-        table(list(rows[0]), [list(r.values()) for r in rows]),
+        table_of(rows),
     ]
     publish(args.output, "layouts", result, body)
 

@@ -25,6 +25,7 @@ from benchmarks.record import (
     provenance,
     publish,
     table,
+    table_of,
 )
 from benchmarks.roofline import count, dtype_of, kernels_for, options, shape_of
 from benchmarks.steps import BATCH, plain_step, stacked_step
@@ -166,7 +167,7 @@ def page(result: dict[str, Any]) -> list[str]:
         f" ran at {result['matmul_tflops']} TFLOP/s in this run. `times ours` is the median of the"
         " ratios within a round.",
         "",
-        table(list(rows[0]), [list(r.values()) for r in rows]),
+        table_of(rows),
         "",
         "For context, other networks (a symbol of ours: 62 steps, 100 epochs, at the cost above):",
         "",

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.record import provenance, table, write
+from benchmarks.record import provenance, table_of, write
 from tests.market.collect.fake import Fake, Quirks, serving
 from vnquant.market.synthetic import SyntheticMarket
 
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [job(Path(folder), *words) for words in JOBS]
     result = {**provenance("cpu"), "rows": rows}
-    print(table(list(rows[0]), [list(r.values()) for r in rows]))
+    print(table_of(rows))
     print("written:", write(Path("build/bench"), f"{result['date']}-prices", result))
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import provenance, table, write
+from benchmarks.record import provenance, table_of, write
 from vnquant.host.stores import Artefact, open_store
 
 SETS = {"102 models of 2 MB": (102, 2_000_000), "checkpoint set of 200 MB": (2, 100_000_000)}
@@ -30,7 +30,7 @@ LINK = "12.5M:12.5M"  # bytes a second, up and down, of each rclone process
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder))
-    print(table(list(result["rows"][0]), [list(r.values()) for r in result["rows"]]))
+    print(table_of(result["rows"]))
     print("written:", write(Path("build/bench"), f"{result['date']}-publish", result))
 
 

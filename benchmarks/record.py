@@ -96,6 +96,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(lines)
 
 
+def table_of(rows: Sequence[Mapping[str, object]]) -> str:
+    """A markdown table of rows that all have the same keys, in the same order; at least one."""
+    return table(list(rows[0]), [list(row.values()) for row in rows])
+
+
 def write(folder: Path, name: str, result: dict[str, Any]) -> Path:
     """Write a result as JSON and say where."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from benchmarks.record import (
     matmul_rate,
     provenance,
     publish,
-    table,
+    table_of,
 )
 from benchmarks.steps import BATCH, FEATURES, HORIZON, LOOKBACK, stacked_step
 from vnquant.spec import PRESETS, ModelSpec
@@ -150,7 +150,7 @@ def main() -> None:
         f"In this run a large product ran at {result['matmul_tflops']} TFLOP/s and a copy at"
         f" {result['copy_gb_s']} GB/s.",
         "",
-        table(list(rows[0]), [list(r.values()) for r in rows]),
+        table_of(rows),
     ]
     publish(args.output, "roofline", result, body)
 

@@ -21,6 +21,7 @@ from vnquant.stockformer.losses import per_model_loss
 from vnquant.stockformer.model import positions
 from vnquant.training.data import ModelId, TrainingData
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels
+from vnquant.training.probe import endless
 from vnquant.training.stack import Stack
 
 BATCH, LOOKBACK, HORIZON, FEATURES = 32, 60, 5, 50
@@ -49,13 +50,7 @@ def stacked_step(
     ids = [ModelId(s, 0) for s in data.train]
     stack = Stack(shape, ids, model, TrainingSpec(epochs=1000), data, kernels)
     stack.initialise()
-
-    def step() -> None:
-        if stack.inner >= stack.round_steps:
-            stack.resume_at(0, 0)
-        stack.train_step()
-
-    return step
+    return endless(stack)
 
 
 class PlainModel(nn.Module):

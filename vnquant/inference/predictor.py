@@ -60,6 +60,17 @@ class Group(NamedTuple):
     call: Predict
 
 
+class Forecast(NamedTuple):
+    """Daily log returns, float64: of all models of a group, or of one model or ensemble."""
+
+    mu: np.ndarray
+    """``[..., B, H]``."""
+    sigma: np.ndarray
+    """``[..., B, H]``."""
+    p_up: np.ndarray
+    """``[..., B]``."""
+
+
 def groups(
     models: Sequence[ModelFile],
     *,
@@ -152,17 +163,6 @@ def predict(
                 advance(count)
     known = [s for s in ends if s in parts]
     return _table(panel, {s: ends[s] for s in known}, [_mixture(parts[s]) for s in known])
-
-
-class Forecast(NamedTuple):
-    """Daily log returns, float64: of all models of a group, or of one model or ensemble."""
-
-    mu: np.ndarray
-    """``[..., B, H]``."""
-    sigma: np.ndarray
-    """``[..., B, H]``."""
-    p_up: np.ndarray
-    """``[..., B]``."""
 
 
 def _run(group: Group, features: torch.Tensor, placed: Mapping[str, np.ndarray]) -> torch.Tensor:

@@ -24,6 +24,7 @@ from vnquant.accelerators.topology import Kind, Topology
 from vnquant.errors import UsageError
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet
+from vnquant.stages.teams import say
 from vnquant.workspace import read_json, write_json
 
 WORTH_OPERATIONS = 2e14
@@ -59,15 +60,15 @@ def candidates(
     found: list[Layout] = []
     kinds: list[Kind] = [cores] if cores else ["p", "all"] if topology.hybrid else ["all"]
     for kind in kinds:
-        count = len(topology.cpus(kind, allowed))
+        cpus = topology.cpus(kind, allowed)
         if not (topology.hybrid and kind == "all"):
-            found.append(Layout(kind, (topology.cpus(kind, allowed),)))
+            found.append(Layout(kind, (cpus,)))
         for size in (8, 4, 2, 1):
             try:
-                teams = affinity.teams(topology, kind, count // size, allowed)
+                teams = affinity.teams(topology, kind, len(cpus) // size, allowed)
             except UsageError:
                 continue
-            whole = sum(map(len, teams)) == count and {len(t) for t in teams} == {size}
+            whole = sum(map(len, teams)) == len(cpus) and {len(t) for t in teams} == {size}
             if whole and 1 < len(teams) <= most:
                 found.append(Layout(kind, tuple(teams)))
     return found
@@ -133,7 +134,7 @@ def measure(ctx: Context, way: Layout, seconds: float = SECONDS) -> float:
         if any(_line(p) != "ready" for p in crew):
             return 0.0
         for process in crew:
-            _tell(process, "begin")
+            say(process, "begin")
         told = [json.loads(_line(p) or "{}") for p in crew]
         return float(round(sum(t["steps"] / t["seconds"] for t in told), 4)) if all(told) else 0.0
     finally:
@@ -150,14 +151,8 @@ def _start(job: dict[str, Any]) -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    _tell(process, json.dumps(job))
+    say(process, json.dumps(job))
     return process
-
-
-def _tell(process: subprocess.Popen[str], line: str) -> None:
-    assert process.stdin is not None
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
 
 
 def _line(process: subprocess.Popen[str]) -> str:

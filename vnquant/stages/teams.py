@@ -57,25 +57,26 @@ class Team:
             start_new_session=True,
             env=os.environ | ({"CUDA_VISIBLE_DEVICES": place.gpu} if place.gpu else {}),
         )
-        assert self.process.stdin is not None
-        self._say(json.dumps(job, default=str))
+        say(self.process, json.dumps(job, default=str))
         threading.Thread(target=self._read, args=(inbox,), daemon=True).start()
 
     def begin(self) -> None:
         """Let it take its first unit; until then it gets ready."""
-        self._say("begin")
-
-    def _say(self, line: str) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died, and `_ended` sees to that
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
+        say(self.process, "begin")
 
     def _read(self, inbox: Inbox) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             inbox.put((self, json.loads(line)))
         inbox.put((self, None))
+
+
+def say(process: subprocess.Popen[str], line: str) -> None:
+    """Write a line to a child's stdin; if it has died, whoever waits for it finds out."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
 
 
 def train_in_teams(

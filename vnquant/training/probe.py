@@ -11,8 +11,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from vnquant.accelerators import affinity
+
+if TYPE_CHECKING:
+    from vnquant.training.stack import Stack
 
 MODELS = 4
 """Wide enough that products are those of a real stack, small enough for a process on every core."""
@@ -49,12 +54,7 @@ def main() -> None:
     shape = Shape.of(spec.model, 0, features=job["features"], lookback=lookback, horizon=horizon)
     stack = Stack(shape, [ModelId(n, 0) for n in names], spec.model, spec.training, data)
     stack.initialise()
-
-    def step() -> None:
-        if stack.inner >= stack.round_steps:
-            stack.resume_at(0, 0)
-        stack.train_step()
-
+    step = endless(stack)
     step()
     step()
     _tell("ready")
@@ -65,6 +65,17 @@ def main() -> None:
         steps += 1
     took = time.perf_counter() - began
     _tell(json.dumps({"steps": steps, "seconds": took}))
+
+
+def endless(stack: Stack) -> Callable[[], None]:
+    """A function that takes one step, in the same round again and again."""
+
+    def step() -> None:
+        if stack.inner >= stack.round_steps:
+            stack.resume_at(0, 0)
+        stack.train_step()
+
+    return step
 
 
 def _tell(line: str) -> None:

@@ -52,8 +52,7 @@ def plan_units(
         hands = [order[i::workers] for i in range(workers)] if equal else [order]
         for hand in hands:
             while hand:
-                alone = equal or workers == 1
-                share = len(hand) if alone else -(-left // (SHARES * workers))
+                share = most if equal or workers == 1 else -(-left // (SHARES * workers))
                 size = max(1, min(most, share))
                 unit, hand = hand[:size], hand[size:]
                 left -= len(unit)
