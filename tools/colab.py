@@ -67,7 +67,9 @@ def main(words: list[str]) -> int:
         return 0
     if (EMULATOR / "requirements.txt").is_file():
         lines = (EMULATOR / "requirements.txt").read_text().splitlines()
-        install([package, *(line for line in lines if line and not line.startswith("#"))])
+        emulator = [line for line in lines if line and not line.startswith("#")]
+        # A machine of Colab's has pandas; the notebook shows a table.
+        install([package, *emulator, "nbclient", "pandas"])
     else:
         say("the emulator is not here (../shared/colab_emulator); its tests will skip")
     command = [sys.executable, "-m", "pytest", "-m", "colab", "tests/colab", *words[1:]]

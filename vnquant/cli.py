@@ -233,6 +233,8 @@ def spin_briefly() -> None:
 def main(args: Sequence[str] | None = None, group: click.Group = cli) -> None:
     """Parse and execute; ``group`` is `cli`, or the host's larger set of commands."""
     spin_briefly()
+    # A notebook's kernel names a backend of its own for matplotlib, which may not exist here.
+    os.environ.pop("MPLBACKEND", None)
     words = normalise(sys.argv[1:] if args is None else args)
 
     def command() -> object:

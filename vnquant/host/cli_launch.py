@@ -156,6 +156,18 @@ def colab() -> None:
 
 
 @colab.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def wheel(folder: Path) -> None:
+    """Write the wheel of this code and its locked requirements into FOLDER, for the notebook.
+
+    Put them on Drive as vnquant/wheels.
+    """
+    from vnquant.host.colab.bundle import write_wheel
+
+    click.echo(f"{write_wheel(folder)} and runtime.txt are in {folder}.")
+
+
+@colab.command()
 @opt.workspace
 def cleanup(workspace: str) -> int:
     """Give back every machine that no launch of this workspace needs any more.

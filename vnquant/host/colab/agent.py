@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,21 @@ class Drive:
                 path.unlink()
 
 
+def at_work(drive: Drive, before: Sequence[str], every: float) -> str | None:
+    """Whether another launch works on the run, in words; None if none is heard.
+
+    Args:
+        before: launches that are known to have ended, or are our own.
+        every: seconds between two signs of life.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        beat = json.loads((drive.logs / "heartbeat.json").read_text())
+        over = beat["phase"] == "ended" or beat["launch"] in before
+        if not over and time.time() - beat["time"] < 10 * every + 30:
+            return f"launch {beat['launch']} is at work on this run"
+    return None
+
+
 def gpu() -> str | None:
     """The accelerator that is really there."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
@@ -179,12 +195,8 @@ class Agent:
         free = shutil.disk_usage(self.job["drive"]).free
         if free < LEAST_DRIVE:
             return USAGE, f"Drive has {free / 1e6:.0f} MB left; free {LEAST_DRIVE / 1e6:.0f} MB"
-        with contextlib.suppress(OSError, ValueError):
-            beat = json.loads((self.drive.logs / "heartbeat.json").read_text())
-            over = beat["phase"] == "ended" or beat["launch"] in self.job["before"]
-            if not over and time.time() - beat["time"] < 10 * self.job["every"] + 30:
-                return RETRY, f"launch {beat['launch']} is at work on this run"
-        return None
+        why = at_work(self.drive, self.job["before"], self.job["every"])
+        return None if why is None else (RETRY, why)
 
     def main(self) -> int:
         self.gpu = gpu()
