@@ -15,8 +15,8 @@ from vnquant.evaluation import baselines, boosting, folds, leaks
 from vnquant.features.windows import Windows, fit_scaler
 from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.stages.context import Context
-from vnquant.stages.fleet import Fleet
-from vnquant.stages.train import diverged, lost, none_left, none_trainable, train_fleet, trainable
+from vnquant.stages.fleet import Fleet, trainable
+from vnquant.stages.train import diverged, lost, none_left, none_trainable, train_fleet
 from vnquant.training.data import ModelId
 from vnquant.workspace import write_bytes, write_json, written_aside
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +13,15 @@ from vnquant.features.panel import Panel
 from vnquant.features.windows import Scaler, Windows
 from vnquant.stockformer.randomness import shuffled
 
+POOL = "pool"
+"""The symbol of a pooled model. No ticker can be that: they have no small letters."""
+
 
 class ModelId(NamedTuple):
     """One model: a symbol's member of the ensemble, in a fold of the walk-forward (0: in none).
 
     Random numbers are a function of symbol and member alone: folds differ by their data only.
+    A pooled model has the symbol `POOL`: its samples are those of all symbols.
     """
 
     symbol: str
@@ -89,6 +93,26 @@ class TrainingData:
             train=train,
             validation=validation,
             lookback=lookback,
+        )
+
+    def pooled(self, symbols: Mapping[int, Sequence[str]]) -> TrainingData:
+        """The same with one more series in each fold: the windows of all these symbols together.
+
+        Every window keeps the part of the fold that it has in its own symbol's series, and the
+        scale of its own symbol.
+        """
+
+        def together(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {
+                series(POOL, fold): np.concatenate([parts[series(s, fold)] for s in names])
+                for fold, names in symbols.items()
+                if names
+            }
+
+        return replace(
+            self,
+            train=self.train | together(self.train),
+            validation=self.validation | together(self.validation),
         )
 
     def steps_per_epoch(self, name: str, batch_size: int) -> int:

@@ -82,6 +82,12 @@ def shapes_of(spec: RunSpec) -> list[Shape]:
     )
 
 
+def batches_of(spec: RunSpec) -> list[int]:
+    """The distinct batch sizes of a run's phases, the first one first."""
+    phases = (spec.pretrain, spec.training)
+    return list(dict.fromkeys(phase.batch_size for phase in phases if phase is not None))
+
+
 def trace(shape: Shape, batch: int, horizon: int) -> None:
     """Make every kernel call of a training step and of a validation, on tensors without data."""
     from vnquant.stockformer import fused
@@ -134,7 +140,8 @@ def compile_for(
 
     knobs.runtime.jit_cache_hook = someone_elses
     for shape in filter(fused.supports, shapes_of(spec)):
-        trace(shape, spec.training.batch_size, spec.windows.horizon)
+        for batch in batches_of(spec):
+            trace(shape, batch, spec.windows.horizon)
     return sum(number % parts == part for number in seen.values())
 
 

@@ -7,6 +7,7 @@ its own steps; every random number is a function of the model, never of the stac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -48,6 +49,7 @@ class Ledger:
     status: Status = Status.ACTIVE
     best_loss: float | None = None
     best_epoch: int | None = None
+    """None with a best loss: no epoch was better than the weights it started from."""
     bad_epochs: int = 0
     history: list[tuple[float, float]] = field(default_factory=list)
     """(training loss, validation loss) of every epoch."""
@@ -133,6 +135,23 @@ class Stack:
             rng = generator(self.training.seed, m.symbol, m.member, "init")
             self.weights[i] = torch.from_numpy(self.shape.initial_row(rng)).to(self.device)
         self.best.copy_(self.weights)
+
+    def start_from(self, rows: Sequence[torch.Tensor]) -> None:
+        """Begin with weights that were trained before, float32 ``[P]`` for each model.
+
+        They are the best slice until an epoch has a lower validation loss than theirs.
+        """
+        self.weights.copy_(torch.stack(list(rows)))
+        self.best.copy_(self.weights)
+        for entry, loss in zip(self.ledger, self.validate().tolist(), strict=True):
+            entry.best_loss = loss if math.isfinite(loss) else None
+
+    def finish(self) -> None:
+        """Take no step more: every model that still goes on is complete as it is."""
+        for entry in self.ledger:
+            if entry.status == Status.ACTIVE:
+                entry.status = Status.COMPLETE
+        self._active.copy_(self._mark_active())
 
     @property
     def round_steps(self) -> int:
