@@ -212,3 +212,27 @@ def test_teams_train_the_pool_and_then_what_starts_from_it(
     assert len(happened(teams, "team_started")) == 4
     for name, row in rows(teams).items():
         torch.testing.assert_close(row, rows(ctx)[name], rtol=0, atol=2e-4)
+
+
+def test_ranking_keeps_sessions_together_and_changes_the_pool(ctx: Context, tmp_path: Path) -> None:
+    other = context(tmp_path / "w", changed(ranking_weight=1.0))
+    run_stage(other, "train")
+    assert (pooled_row(other) - pooled_row(ctx)).abs().max() > 1e-3
+    fleet = Fleet(other, [ModelId(POOL, 0)])
+    data = Worker(fleet, open_watch(other, 2**40), lambda *_: None)._data
+    rows, weight = data.epoch_batches(fleet.wanted, 0, 32, 0, by_session=True)
+    ends = rows.flatten()[weight.flatten() > 0].numpy()
+    assert np.array_equal(np.sort(ends), np.sort(data.train[POOL]))
+    day = other.panel.session[ends]
+    assert (np.diff(day) != 0).sum() == len(np.unique(day)) - 1, "a session is torn apart"
+    assert (np.diff(day) < 0).any(), "sessions are not shuffled"
+
+
+def test_huber_is_another_model_that_trains_as_well(ctx: Context, tmp_path: Path) -> None:
+    training = POOLED.training.model_copy(update={"loss": "huber"})
+    other = context(tmp_path / "w", POOLED.model_copy(update={"training": training}))
+    run_stage(other, "train")
+    assert not torch.equal(pooled_row(other), pooled_row(ctx))
+    pool = load_model(other.stage("train") / "pretrain" / "models" / "pool.m0.safetensors")
+    (first, _), (second, _) = pool.meta["history"]
+    assert second < first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -105,8 +105,20 @@ def scaled_windows(
     return np.concatenate(parts), placed
 
 
+class Member(NamedTuple):
+    """What one model says about its symbol's N windows, in daily log returns."""
+
+    model: ModelFile
+    mu: np.ndarray
+    """Expected returns, float64 ``[N, H]``."""
+    sigma: np.ndarray
+    """Their standard deviations, float64 ``[N, H]``."""
+    p_up: np.ndarray
+    """Probability that their sum is positive, float64 ``[N]``."""
+
+
 @torch.inference_mode()
-def predict(
+def member_forecasts(
     models: Sequence[ModelFile],
     panel: Panel,
     ends: Mapping[str, np.ndarray],
@@ -115,8 +127,8 @@ def predict(
     build: Build = eager,
     built: Iterable[Group] | None = None,
     advance: Callable[[int], None] | None = None,
-) -> pd.DataFrame:
-    """Equal-weight ensemble forecasts, one row for each symbol and window.
+) -> dict[str, list[Member]]:
+    """What every member says, by symbol.
 
     Args:
         models: every member of every symbol in ``ends``.
@@ -124,10 +136,6 @@ def predict(
         build: how a group of models is run; see `vnquant.inference.variants`.
         built: `groups` of these models, kept by whoever forecasts more than once.
         advance: told how many model windows were computed.
-
-    Returns:
-        Columns symbol, date, close, mu_h and sigma_h (daily log returns, h = 1..H), p_up. The
-        ensemble's sigma is that of the equal mixture: mean variance plus variance of means.
     """
     device = device or torch.device("cpu")
     scalers = {m.symbol: Scaler.from_dict(m.meta["scaler"]) for m in models}
@@ -137,12 +145,33 @@ def predict(
     if built is None:
         windows = {symbol: len(rows) for symbol, rows in ends.items()}
         built = groups(models, windows=windows, device=device, build=build)
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    parts: dict[str, list[Member]] = {}
     for group in built:
         for m, values in zip(group.models, _run(group, features, placed), strict=True):
-            parts.setdefault(m.symbol, []).append(_descale(values, scalers[m.symbol]))
+            parts.setdefault(m.symbol, []).append(_descale(m, values, scalers[m.symbol]))
             if advance is not None:
                 advance(len(values))
+    return parts
+
+
+def predict(
+    models: Sequence[ModelFile],
+    panel: Panel,
+    ends: Mapping[str, np.ndarray],
+    **how: Any,
+) -> pd.DataFrame:
+    """Ensemble forecasts, one row for each symbol and window.
+
+    The members count as their metadata say (``weight``), or all alike where it says nothing.
+
+    Args:
+        how: the other arguments of `member_forecasts`.
+
+    Returns:
+        Columns symbol, date, close, mu_h and sigma_h (daily log returns, h = 1..H), p_up. The
+        ensemble's sigma is that of the mixture: mean variance plus variance of means.
+    """
+    parts = member_forecasts(models, panel, ends, **how)
     frames = [_combine(panel, s, ends[s], parts[s]) for s in ends if s in parts]
     return pd.concat(frames, ignore_index=True)
 
@@ -163,10 +192,11 @@ def _run(
     return [raw[i, :n] for i, n in enumerate(counts)]
 
 
-def _descale(raw: torch.Tensor, scaler: Scaler) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _descale(model: ModelFile, raw: torch.Tensor, scaler: Scaler) -> Member:
     out = split_outputs(raw)
     scale = float(scaler.target_scale)
-    return (
+    return Member(
+        model,
         out.mu.numpy().astype(np.float64) * scale,
         out.sigma.numpy().astype(np.float64) * scale,
         torch.sigmoid(out.logit.double()).numpy(),
@@ -177,16 +207,24 @@ def _combine(
     panel: Panel,
     symbol: str,
     rows: np.ndarray,
-    members: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    members: Sequence[Member],
 ) -> pd.DataFrame:
-    mu = np.stack([m for m, _, _ in members])
-    sigma = np.stack([s for _, s, _ in members])
-    mean = mu.mean(0)
-    spread = np.sqrt((sigma**2).mean(0) + mu.var(0))
+    mu = np.stack([m.mu for m in members])
+    sigma = np.stack([m.sigma for m in members])
+    p_up = np.stack([m.p_up for m in members])
+    weights = [m.model.meta.get("weight") for m in members]
+    if None in weights:
+        mean, probability = mu.mean(0), p_up.mean(0)
+        spread = np.sqrt((sigma**2).mean(0) + mu.var(0))
+    else:
+        share = np.asarray(weights, dtype=np.float64)
+        share /= share.sum()
+        mean, probability = np.tensordot(share, mu, 1), share @ p_up
+        spread = np.sqrt(np.tensordot(share, sigma**2 + (mu - mean) ** 2, 1))
     frame = {"symbol": symbol, "date": panel.dates[rows], "close": panel.close[rows]}
     frame |= {f"mu_{h + 1}": mean[:, h] for h in range(mean.shape[1])}
     frame |= {f"sigma_{h + 1}": spread[:, h] for h in range(mean.shape[1])}
-    frame["p_up"] = np.stack([p for _, _, p in members]).mean(0)
+    frame["p_up"] = probability
     return pd.DataFrame(frame)
 
 

@@ -42,6 +42,7 @@ class Fleet:
         pooled: these are the pooled models, in a folder of their own.
         pool: the fleet of pooled models that these start from, if the spec asks for any.
         training: how these models are trained.
+        ranking_weight: of the loss that compares symbols; only the pooled models can have one.
     """
 
     def __init__(self, ctx: Context, wanted: Sequence[ModelId], stage: str = "train") -> None:
@@ -51,9 +52,10 @@ class Fleet:
         self.folds = {0: ctx.windows} if stage == "train" else ctx.folds
         self.pooled = all(m.symbol == POOL for m in self.wanted)
         self.folder = ctx.stage(stage).path / ("pretrain" if self.pooled else "")
-        self.pool, self.training = None, ctx.spec.training
+        self.pool, self.training, self.ranking_weight = None, ctx.spec.training, 0.0
         if ctx.spec.pretrain is not None and self.pooled:
             self.training = ctx.spec.pretrain.applied_to(ctx.spec.training)
+            self.ranking_weight = ctx.spec.pretrain.ranking_weight
         elif ctx.spec.pretrain is not None:
             self.pool = Fleet(ctx, pooled_models(self.wanted), stage)
         self.snapshot: str = ctx.marker("ingest")["snapshot"]

@@ -12,6 +12,7 @@ from vnquant.errors import DataError, UsageError
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet, trainable
 from vnquant.stages.teams import train_in_teams
+from vnquant.stages.weighing import weigh
 from vnquant.stages.worker import Worker, open_watch
 from vnquant.training.data import ModelId
 from vnquant.training.memory import memory_limit
@@ -32,6 +33,7 @@ def run(ctx: Context) -> dict[str, Any]:
     good = [s for s in symbols if s not in failed]
     if not good:
         raise none_left(failed)
+    weigh(ctx, fleet.models_of(0), ctx.windows_of(good))
     return {
         "snapshot": fleet.snapshot,
         "symbols": good,

@@ -124,7 +124,8 @@ class Worker:
         places = fleet.checkpoints.places()
         for (epoch, inner, compacting), models in group_by_position(unit, places).items():
             kernels = self._kernels_for(shape)
-            stack = Stack(shape, models, spec.model, fleet.training, self._data, kernels)
+            ranking = fleet.ranking_weight
+            stack = Stack(shape, models, spec.model, fleet.training, self._data, kernels, ranking)
             if all(m in places for m in models):
                 fleet.checkpoints.restore(stack, places)
                 fleet.ctx.events.emit("resumed", epoch=epoch, inner=inner, models=len(models))

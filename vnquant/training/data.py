@@ -42,6 +42,18 @@ def series(symbol: str, fold: int = 0) -> str:
     return f"{symbol}@{fold}" if fold else symbol
 
 
+class Section(NamedTuple):
+    """What makes the rows of different symbols comparable, each ``[R]``."""
+
+    session: torch.Tensor
+    """int64, index into the calendar."""
+    scale: torch.Tensor
+    """float32: a symbol's daily volatility, divided by the mean of the fold's."""
+
+    def of(self, rows: torch.Tensor) -> Section:
+        return Section(self.session[rows], self.scale[rows])
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """What training reads, on the training device.
@@ -57,6 +69,8 @@ class TrainingData:
     train: dict[str, np.ndarray]
     validation: dict[str, np.ndarray]
     lookback: int
+    section: Section | None = None
+    """For a loss that compares symbols."""
 
     @classmethod
     def build(
@@ -77,8 +91,11 @@ class TrainingData:
         count = len(panel.features)
         features = np.full((len(folds) * count, panel.features.shape[1]), np.nan, np.float32)
         targets = np.full((len(folds) * count, panel.horizon), np.nan, np.float32)
+        scale = np.ones(len(folds) * count, np.float32)
         train, validation = {}, {}
         for place, (fold, windows) in enumerate(folds.items()):
+            known = [s for w in windows if (s := scalers.get(series(w.symbol, fold)))]
+            typical = np.mean([s.target_scale for s in known]) if known else 1.0
             for i, w in enumerate(windows):
                 name, source = series(w.symbol, fold), panel.rows(i)
                 train[name] = w.train + place * count
@@ -87,12 +104,17 @@ class TrainingData:
                     own = slice(source.start + place * count, source.stop + place * count)
                     features[own] = scaler.transform(panel.features[source])
                     targets[own] = panel.targets[source] / scaler.target_scale
+                    scale[own] = scaler.target_scale / typical
         return cls(
             features=torch.from_numpy(features).to(device=device, dtype=dtype),
             targets=torch.from_numpy(targets).to(device),
             train=train,
             validation=validation,
             lookback=lookback,
+            section=Section(
+                torch.from_numpy(np.tile(panel.session.astype(np.int64), len(folds))).to(device),
+                torch.from_numpy(scale).to(device),
+            ),
         )
 
     def pooled(self, symbols: Mapping[int, Sequence[str]]) -> TrainingData:
@@ -119,23 +141,45 @@ class TrainingData:
         return -(-len(self.train[name]) // batch_size)
 
     def epoch_batches(
-        self, models: Sequence[ModelId], epoch: int, batch_size: int, seed: int
+        self,
+        models: Sequence[ModelId],
+        epoch: int,
+        batch_size: int,
+        seed: int,
+        *,
+        by_session: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Every batch of one epoch: rows int64 and weights float32, both ``[M, steps, B]``.
 
         A shorter history fills fewer steps; what is left has weight 0, and so has the padding of
         a model's last batch.
+
+        Args:
+            by_session: shuffle whole sessions, whose windows stay side by side.
         """
         steps = max(self.steps_per_epoch(m.series, batch_size) for m in models)
         rows = np.empty((len(models), steps * batch_size), dtype=np.int64)
         weight = np.zeros_like(rows, dtype=np.float32)
         for i, model in enumerate(models):
             ends = self.train[model.series]
-            order = ends[shuffled(seed, model.symbol, model.member, epoch, len(ends))]
+            mixed = (seed, model.symbol, model.member, epoch)
+            if by_session:
+                order = self._by_session(ends, *mixed)
+            else:
+                order = ends[shuffled(*mixed, len(ends))]
             rows[i, : len(order)] = order
             rows[i, len(order) :] = order[0]
             weight[i, : len(order)] = 1.0
         return self._placed(rows, weight, (len(models), steps, batch_size))
+
+    def _by_session(
+        self, ends: np.ndarray, seed: int, symbol: str, member: int, epoch: int
+    ) -> np.ndarray:
+        assert self.section is not None
+        found = self.section.session[torch.from_numpy(ends).to(self.features.device)]
+        days, day = np.unique(found.cpu().numpy(), return_inverse=True)
+        place = shuffled(seed, symbol, member, epoch, len(days))
+        return np.asarray(ends[np.argsort(place[day], kind="stable")])
 
     def validation_rows(
         self, models: Sequence[ModelId], multiple: int = 1

@@ -19,7 +19,7 @@ import torch
 from vnquant.features.windows import gather
 from vnquant.spec import ModelSpec, TrainingSpec
 from vnquant.stockformer.layout import Shape
-from vnquant.stockformer.losses import per_model_loss
+from vnquant.stockformer.losses import per_model_loss, ranking_loss
 from vnquant.stockformer.model import Drop, forward, sites
 from vnquant.stockformer.randomness import drop_levels, generator, model_keys, site_keys
 from vnquant.training.data import ModelId, TrainingData
@@ -87,11 +87,12 @@ class Stack:
         training: TrainingSpec,
         data: TrainingData,
         kernels: Kernels = PLAIN_KERNELS,
+        ranking_weight: float = 0.0,
     ) -> None:
         batch = training.batch_size
         self.models = sorted(models, key=lambda m: (-data.steps_per_epoch(m.series, batch), m))
         self.shape, self.training, self.data = shape, training, data
-        self.kernels = kernels
+        self.kernels, self.ranking_weight = kernels, ranking_weight
         self.device = data.features.device
         self.epoch, self.inner = 0, 0
         self.ledger = [Ledger() for _ in self.models]
@@ -172,7 +173,11 @@ class Stack:
     def _place_batches(self) -> None:
         """Put this epoch's batches and position where a captured step will look for them."""
         batches = self.data.epoch_batches(
-            self.models, self.epoch, self.training.batch_size, self.training.seed
+            self.models,
+            self.epoch,
+            self.training.batch_size,
+            self.training.seed,
+            by_session=self.ranking_weight > 0,
         )
         if self._batches is None:
             self._batches = batches
@@ -194,7 +199,14 @@ class Stack:
         target = self.data.targets[rows]
 
         def loss_of(raw: torch.Tensor) -> torch.Tensor:
-            return self.kernels.loss(raw, target, weight, self.training.direction_weight)
+            loss = self.kernels.loss(
+                raw, target, weight, self.training.direction_weight, self.training.loss
+            )
+            if not self.ranking_weight:
+                return loss
+            assert self.data.section is not None
+            ranked = ranking_loss(raw, target, weight, *self.data.section.of(rows))
+            return loss + self.ranking_weight * ranked
 
         loss, gradient = self.gradient(self.weights[:k], x, drop, loss_of)
         sound = torch.isfinite(loss)
@@ -239,7 +251,8 @@ class Stack:
             x = gather(self.data.features, rows[:, part], self.data.lookback)
             raw = self._outputs(x)
             target, here = self.data.targets[rows[:, part]], weight[:, part]
-            loss = per_model_loss(raw, target, here, self.training.direction_weight)
+            direction_weight, likelihood = self.training.direction_weight, self.training.loss
+            loss = per_model_loss(raw, target, here, direction_weight, likelihood)
             total += loss * here.sum(1)
         return total / weight.sum(1).clamp(min=1.0)
 
