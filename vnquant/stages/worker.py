@@ -18,9 +18,10 @@ from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import group_by_position
 from vnquant.training.data import POOL, ModelId, TrainingData, series
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, choose_kernels
+from vnquant.training.ledger import Status
 from vnquant.training.memory import MemoryMonitor, NarrowStack, is_out_of_memory, release_memory
 from vnquant.training.queue import Unit
-from vnquant.training.stack import Stack, Status
+from vnquant.training.stack import Stack
 from vnquant.training.trainer import train_stack
 from vnquant.training.watch import Watch
 from vnquant.workspace import write_json

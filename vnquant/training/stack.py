@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,42 +22,11 @@ from vnquant.stockformer.randomness import drop_levels, generator, model_keys, s
 from vnquant.training.data import ModelId, TrainingData
 from vnquant.training.graphs import StepGraphs
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, round_widths
+from vnquant.training.ledger import Ledger, Status
 from vnquant.training.optimizer import Schedule
 
 VALIDATION_WINDOWS = 64
 """Windows of each model in one forward pass of the validation."""
-
-
-class Status(IntEnum):
-    """What became of a model."""
-
-    ACTIVE = 0
-    STOPPED = 1
-    """Validation did not improve for `patience` epochs; its best slice is kept."""
-    DIVERGED = 2
-    """A loss or gradient was not finite; frozen and reported, never fatal to the others."""
-    COMPLETE = 3
-
-
-@dataclass
-class Ledger:
-    """One model's record outside the tensors; plain numbers, so JSON keeps it."""
-
-    status: Status = Status.ACTIVE
-    best_loss: float | None = None
-    best_epoch: int | None = None
-    """None with a best loss: no epoch was better than the weights it started from."""
-    bad_epochs: int = 0
-    history: list[tuple[float, float]] = field(default_factory=list)
-    """(training loss, validation loss) of every epoch."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "status": int(self.status)}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Ledger:
-        history = [(float(a), float(b)) for a, b in value["history"]]
-        return cls(**{**value, "status": Status(value["status"]), "history": history})
 
 
 ROW_TENSORS = ("weights", "first", "second", "best")
