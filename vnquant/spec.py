@@ -206,6 +206,8 @@ class PretrainSpec(_Frozen):
     """Epochs without a better validation loss before it stops; None: never stop early."""
     ranking_weight: float = Field(default=0.0, ge=0.0)
     """Weight of the pairwise ranking loss among the symbols of a session; 0: none."""
+    embedding: Literal["none", "exchange", "symbol"] = "none"
+    """What the pooled model is told of whose window it sees."""
     fine_tune: bool = True
     """False: every symbol is given the pooled weights as they are."""
 

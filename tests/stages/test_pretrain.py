@@ -236,3 +236,15 @@ def test_huber_is_another_model_that_trains_as_well(ctx: Context, tmp_path: Path
     pool = load_model(other.stage("train") / "pretrain" / "models" / "pool.m0.safetensors")
     (first, _), (second, _) = pool.meta["history"]
     assert second < first
+
+
+def test_with_an_embedding_symbols_start_from_different_weights(tmp_path: Path) -> None:
+    """Of the pool's weights only the input bias is a symbol's own."""
+    ctx = context(tmp_path / "w", changed(embedding="symbol", fine_tune=False))
+    run_stage(ctx, "train")
+    pool = load_model(ctx.stage("train") / "pretrain" / "models" / "pool.m0.safetensors")
+    models = [load_model(p) for p in (ctx.stage("train") / "models").glob("*.safetensors")]
+    assert {m.shape.features for m in models} == {pool.shape.features - 2}
+    one, other = (m.shape.views(m.row.unsqueeze(0)) for m in models)
+    assert [name for name in one if not torch.equal(one[name], other[name])] == ["input.bias"]
+    run_stage(ctx, "evaluate")

@@ -13,6 +13,7 @@ from vnquant.stages.context import Context
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import Checkpoints
 from vnquant.training.data import POOL, ModelId, series
+from vnquant.training.embedding import NO_EMBEDDING, Embedding, embedding_of
 from vnquant.training.memory import choose_width
 from vnquant.training.queue import Unit, UnitQueue, plan_units
 from vnquant.workspace import read_json
@@ -42,6 +43,7 @@ class Fleet:
         pooled: these are the pooled models, in a folder of their own.
         pool: the fleet of pooled models that these start from, if the spec asks for any.
         training: how these models are trained.
+        embedding: what these models are told of whose window they see.
         ranking_weight: of the loss that compares symbols; only the pooled models can have one.
     """
 
@@ -53,9 +55,11 @@ class Fleet:
         self.pooled = all(m.symbol == POOL for m in self.wanted)
         self.folder = ctx.stage(stage).path / ("pretrain" if self.pooled else "")
         self.pool, self.training, self.ranking_weight = None, ctx.spec.training, 0.0
+        self.embedding: Embedding = NO_EMBEDDING
         if ctx.spec.pretrain is not None and self.pooled:
             self.training = ctx.spec.pretrain.applied_to(ctx.spec.training)
             self.ranking_weight = ctx.spec.pretrain.ranking_weight
+            self.embedding = embedding_of(ctx.spec, ctx.panel)
         elif ctx.spec.pretrain is not None:
             self.pool = Fleet(ctx, pooled_models(self.wanted), stage)
         self.snapshot: str = ctx.marker("ingest")["snapshot"]
@@ -131,7 +135,7 @@ class Fleet:
         return Shape.of(
             self.ctx.spec.model,
             model.member,
-            features=self.ctx.panel.features.shape[1],
+            features=self.ctx.panel.features.shape[1] + len(self.embedding.values),
             lookback=self.ctx.spec.windows.lookback,
             horizon=self.ctx.spec.windows.horizon,
         )

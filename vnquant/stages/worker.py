@@ -13,7 +13,7 @@ from vnquant.errors import Stopped
 from vnquant.features.windows import fit_scaler
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet
-from vnquant.stockformer.files import MAX_BYTES, load_model, save_model
+from vnquant.stockformer.files import MAX_BYTES, ModelFile, load_model, save_model
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import group_by_position
 from vnquant.training.data import POOL, ModelId, TrainingData, series
@@ -70,10 +70,11 @@ class Worker:
             lookback,
             ctx.profile.torch_device,
             ctx.profile.torch_dtype,
+            fleet.embedding,
         )
         if fleet.pooled:
             self._data = self._data.pooled(fleet.symbols)
-        self._pooled_rows: dict[ModelId, torch.Tensor] = {}
+        self._pooled: dict[ModelId, ModelFile] = {}
 
     def work(self) -> int:
         """Train until every model of the fleet is finished; returns the units trained here.
@@ -157,9 +158,10 @@ class Worker:
     def _pooled_row(self, pool: Fleet, model: ModelId) -> torch.Tensor:
         """The pooled weights of a model's member and fold, float32 ``[P]``."""
         pooled = model._replace(symbol=POOL)
-        if pooled not in self._pooled_rows:
-            self._pooled_rows[pooled] = load_model(pool.path(pooled)).row
-        return self._pooled_rows[pooled]
+        if pooled not in self._pooled:
+            self._pooled[pooled] = load_model(pool.path(pooled))
+        found = self._pooled[pooled]
+        return pool.embedding.folded(found.shape, found.row, model.symbol)
 
     def _kernels_for(self, shape: Shape) -> Kernels:
         profile = self.fleet.ctx.profile

@@ -12,6 +12,7 @@ import torch
 from vnquant.features.panel import Panel
 from vnquant.features.windows import Scaler, Windows
 from vnquant.stockformer.randomness import shuffled
+from vnquant.training.embedding import NO_EMBEDDING, Embedding
 
 POOL = "pool"
 """The symbol of a pooled model. No ticker can be that: they have no small letters."""
@@ -81,15 +82,18 @@ class TrainingData:
         lookback: int,
         device: torch.device,
         dtype: torch.dtype,
+        embedding: Embedding = NO_EMBEDDING,
     ) -> TrainingData:
         """Scale every series with its own scaler and move the result to the device once.
 
         Args:
             folds: windows of every symbol of the panel, by fold.
             scalers: by series; the rows of a series without one stay NaN.
+            embedding: adds a column for each of its values, 1 in the rows of symbols that have it.
         """
-        count = len(panel.features)
-        features = np.full((len(folds) * count, panel.features.shape[1]), np.nan, np.float32)
+        count, own_features = panel.features.shape
+        width = own_features + len(embedding.values)
+        features = np.full((len(folds) * count, width), np.nan, np.float32)
         targets = np.full((len(folds) * count, panel.horizon), np.nan, np.float32)
         scale = np.ones(len(folds) * count, np.float32)
         train, validation = {}, {}
@@ -102,7 +106,8 @@ class TrainingData:
                 validation[name] = w.validation + place * count
                 if scaler := scalers.get(name):
                     own = slice(source.start + place * count, source.stop + place * count)
-                    features[own] = scaler.transform(panel.features[source])
+                    features[own, :own_features] = scaler.transform(panel.features[source])
+                    features[own, own_features:] = embedding.columns(w.symbol)
                     targets[own] = panel.targets[source] / scaler.target_scale
                     scale[own] = scaler.target_scale / typical
         return cls(
