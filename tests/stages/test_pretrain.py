@@ -248,3 +248,18 @@ def test_with_an_embedding_symbols_start_from_different_weights(tmp_path: Path) 
     one, other = (m.shape.views(m.row.unsqueeze(0)) for m in models)
     assert [name for name in one if not torch.equal(one[name], other[name])] == ["input.bias"]
     run_stage(ctx, "evaluate")
+
+
+@pytest.mark.slow
+def test_compiled_kernels_take_the_pool_its_ranking_and_the_other_loss(tmp_path: Path) -> None:
+    training = POOLED.training.model_copy(update={"loss": "huber"})
+    spec = changed(ranking_weight=1.0, embedding="exchange").model_copy(
+        update={"training": training}
+    )
+    found = []
+    for compiled in (False, True):
+        ctx = context(tmp_path / str(compiled), spec, compiled=compiled)
+        run_stage(ctx, "train")
+        assert ctx.profile.compile is compiled
+        found.append(pooled_row(ctx))
+    torch.testing.assert_close(*found, rtol=0, atol=2e-4)
