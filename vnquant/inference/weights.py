@@ -10,7 +10,6 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LinearRegression
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,6 +73,8 @@ def _squared_error(forecasts: Floats, outcomes: Floats, weights: Floats) -> floa
 
 
 def _fit(forecasts: Floats, outcomes: Floats, strength: float) -> Floats:
+    from sklearn.linear_model import LinearRegression  # a second that equal weights need not wait
+
     members = forecasts.shape[1]
     pull = np.sqrt(strength * np.sum(forecasts**2) / members)
     x = np.vstack([forecasts, pull * np.eye(members)])
