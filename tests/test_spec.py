@@ -29,6 +29,31 @@ def test_a_later_part_changes_the_digest_only_when_it_is_used() -> None:
     assert minimal(backtest={"top_k": 3}).digest != minimal().digest
 
 
+@pytest.mark.parametrize(
+    ("default", "used"),
+    [
+        ({"training": {"loss": "gaussian"}}, {"training": {"loss": "huber"}}),
+        ({"pretrain": None}, {"pretrain": {}}),
+        ({"ensemble": {"weights": "equal"}}, {"ensemble": {"weights": "stacked"}}),
+    ],
+)
+def test_what_came_for_better_forecasts_changes_the_digest_only_when_it_is_used(
+    default: dict[str, object], used: dict[str, object]
+) -> None:
+    assert minimal(**default).digest == minimal().digest
+    spec = minimal(**used)
+    assert spec.digest != minimal().digest
+    assert parse_spec(spec.canonical_json()) == spec
+
+
+def test_pretraining_has_its_own_pace_and_shares_the_rest() -> None:
+    spec = minimal(training={"seed": 7, "epochs": 3}, pretrain={"epochs": 4, "batch_size": 64})
+    assert spec.pretrain is not None
+    own = spec.pretrain.applied_to(spec.training)
+    assert (own.seed, own.epochs, own.batch_size) == (7, 4, 64)
+    assert own.weight_decay == spec.training.weight_decay
+
+
 def test_digest_ignores_order_and_spelling_but_nothing_else() -> None:
     one = minimal()
     assert one.digest == minimal(symbols=["FPT", "VCB", "VCB"]).digest

@@ -44,7 +44,8 @@ def describe(event: Event) -> str | None:
         "stage_skipped": lambda: f"{f('stage')}: {f('reason')}",
         "stage_finished": lambda: f"{f('stage')}: done in {f('seconds'):.1f} s",
         "training": lambda: (
-            f"train: {f('models')} models of {f('symbols')} symbols on {f('name')} "
+            f"train: {f('models')} {'pooled ' if f('pooled') else ''}models of {f('symbols')} "
+            f"symbols on {f('name')} "
             f"({f('dtype')}, {f('threads')} threads{', compiled' if f('compile') else ''})"
         ),
         "plain_kernels": lambda: f"train: plain kernels, {f('reason')}",

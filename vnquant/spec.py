@@ -188,6 +188,41 @@ class TrainingSpec(_Frozen):
     """auto: bfloat16 with float32 masters on CUDA, float32 on CPU."""
     min_train_windows: int = Field(default=128, ge=1)
     """A symbol with fewer training windows is reported as failed instead of being trained."""
+    loss: Literal["gaussian", "huber"] = "gaussian"
+    """Likelihood of the return path; huber: Huber's density, whose tails fall off slower."""
+
+
+class PretrainSpec(_Frozen):
+    """A pooled model for each member, trained on the windows of all symbols first.
+
+    Its weights are where every symbol's model starts. What is not said here (loss, decay, clipping,
+    warm-up, seed, precision) is as in ``training``, which then describes the fine-tuning.
+    """
+
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    batch_size: int = Field(default=256, ge=1, le=4096)
+    learning_rate: float = Field(default=5e-4, gt=0.0, le=1.0)
+    patience: int | None = Field(default=3, ge=1)
+    """Epochs without a better validation loss before it stops; None: never stop early."""
+    ranking_weight: float = Field(default=0.0, ge=0.0)
+    """Weight of the pairwise ranking loss among the symbols of a session; 0: none."""
+    embedding: Literal["none", "exchange", "symbol"] = "none"
+    """What the pooled model is told of whose window it sees."""
+    fine_tune: bool = True
+    """False: every symbol is given the pooled weights as they are."""
+
+    def applied_to(self, training: TrainingSpec) -> TrainingSpec:
+        """How the pooled models are trained."""
+        own = ("epochs", "batch_size", "learning_rate", "patience")
+        return training.model_copy(update={name: getattr(self, name) for name in own})
+
+
+class EnsembleSpec(_Frozen):
+    """How the members of an ensemble are combined."""
+
+    weights: Literal["equal", "inverse_loss", "stacked"] = "equal"
+    """inverse_loss: by 1 / squared error on a symbol's validation part; stacked: one convex
+    combination for all symbols, fitted on their validation parts (docs/forecasts.md)."""
 
 
 class GateSpec(_Frozen):
@@ -253,6 +288,8 @@ class RunSpec(_Frozen):
     windows: WindowSpec
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()
+    pretrain: PretrainSpec | None = None
+    ensemble: EnsembleSpec = EnsembleSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     gate: GateSpec = GateSpec()
     optimize: OptimizeSpec = OptimizeSpec()
@@ -283,8 +320,9 @@ class RunSpec(_Frozen):
             if all(part[field] == value for field, value in added.items()):
                 content[name] = {k: v for k, v in part.items() if k not in added}
         content = {name: part for name, part in content.items() if part != {}}
-        if self.walk_forward is None:
-            del content["walk_forward"]  # likewise
+        for name in ("pretrain", "walk_forward"):
+            if content[name] is None:
+                del content[name]  # likewise
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property
@@ -300,6 +338,8 @@ class RunSpec(_Frozen):
 
 ADDED: dict[str, dict[str, Any]] = {
     "backtest": BacktestSpec().model_dump(mode="json"),
+    "ensemble": EnsembleSpec().model_dump(mode="json"),
+    "training": {"loss": "gaussian"},
     "gate": {"min_sharpe": 0.8, "max_drawdown": 0.1, "against_deployed": "not worse"},
 }
 """Fields of the spec's parts that version 1 did not have at first, and their first defaults."""

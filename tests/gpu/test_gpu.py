@@ -33,8 +33,9 @@ from vnquant.training.kernels import (
     compiled_kernels,
     fused_kernels,
 )
+from vnquant.training.ledger import Status
 from vnquant.training.memory import release_memory
-from vnquant.training.stack import Stack, Status
+from vnquant.training.stack import Stack
 from vnquant.workspace import Workspace
 
 pytestmark = pytest.mark.gpu

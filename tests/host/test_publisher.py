@@ -67,6 +67,20 @@ def test_only_what_is_finished_is_published(tmp_path: Path) -> None:
     assert kept == '{"event": "a"}\n', "no half line"
 
 
+def test_pooled_models_and_their_checkpoints_are_published_too(tmp_path: Path) -> None:
+    """Without them another machine would have to train the pool again, and all that follows."""
+    pool = fill(tmp_path / "w") / "train" / "pretrain"
+    files = {"models/pool.m0", "checkpoints/000001"}
+    for name in files:
+        write_json(pool / f"{name}.json", {"of": name})
+        (pool / f"{name}.safetensors").write_bytes(b"p" * 99)
+    p = publisher(tmp_path / "w", f"directory:{tmp_path / 's'}")
+    p.drain()
+    for name in files:
+        for suffix in (".json", ".safetensors"):
+            assert f"runs/0123456789ab/train/pretrain/{name}{suffix}" in names(p.store)
+
+
 def test_a_walk_forward_publishes_models_at_once_and_results_when_done(tmp_path: Path) -> None:
     run = fill(tmp_path / "w")
     walk = run / "walk_forward"

@@ -17,7 +17,14 @@ from vnquant.features.panel import Panel
 from vnquant.features.windows import Scaler, Windows, fit_scaler
 from vnquant.market.folder import PriceFolder
 from vnquant.market.sources import open_source
-from vnquant.spec import FoldSpec, RunSpec, WalkForwardSpec
+from vnquant.spec import (
+    EnsembleSpec,
+    FoldSpec,
+    MemberSpec,
+    PretrainSpec,
+    RunSpec,
+    WalkForwardSpec,
+)
 from vnquant.stages import run_stage, walk_forward, worker
 
 FOLDS = (
@@ -36,8 +43,21 @@ WALK: RunSpec = SPEC.model_copy(
 REAL = ("ACV", "FPT", "HPG", "PVS", "SSI", "TIG", "VCB")
 
 
-ALONE = WALK.model_copy(update={"walk_forward": WalkForwardSpec(folds=FOLDS[:1])})
+POOLED: RunSpec = WALK.model_copy(
+    update={
+        "pretrain": PretrainSpec(epochs=1, batch_size=32, ranking_weight=1.0, embedding="symbol"),
+        "ensemble": EnsembleSpec(weights="stacked"),
+        "model": WALK.model.model_copy(
+            update={"members": (MemberSpec(layers=1, dropout=0.1), MemberSpec(layers=1, dropout=0))}
+        ),
+    }
+)
 NAMES = ("forecasts", "baselines")
+
+
+def alone(spec: RunSpec) -> RunSpec:
+    """The same with the first fold only."""
+    return spec.model_copy(update={"walk_forward": WalkForwardSpec(folds=FOLDS[:1])})
 
 
 def forecasts(path: Path, spec: RunSpec, raw: pd.DataFrame) -> pd.DataFrame:
@@ -64,17 +84,18 @@ def assert_same(then: pd.DataFrame, whole: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(then.loc[same, made], whole.loc[same, made], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("spec", [WALK, POOLED], ids=["alone", "pooled"])
 def test_a_folds_forecasts_do_not_know_what_comes_after_it(
-    raw: pd.DataFrame, tmp_path: Path
+    raw: pd.DataFrame, tmp_path: Path, spec: RunSpec
 ) -> None:
     """Model and rivals alike, with the later prices gone and with other ones in their place."""
     other = raw.copy()
     later = other["date"] > LAST
     prices = ["open", "high", "low", "close", "adj_close"]
     other.loc[later, prices] *= np.where(np.arange(later.sum()) % 40 < 20, 1.02, 1.0)[:, None]
-    whole = forecasts(tmp_path / "whole", WALK, raw)
-    assert_same(forecasts(tmp_path / "gone", ALONE, raw[~later]), whole)
-    assert_same(forecasts(tmp_path / "other", WALK, other), whole)
+    whole = forecasts(tmp_path / "whole", spec, raw)
+    assert_same(forecasts(tmp_path / "gone", alone(spec), raw[~later]), whole)
+    assert_same(forecasts(tmp_path / "other", spec, other), whole)
 
 
 def test_a_scaler_that_knows_the_future_would_be_noticed(
@@ -89,8 +110,8 @@ def test_a_scaler_that_knows_the_future_would_be_noticed(
     monkeypatch.setattr(worker, "fit_scaler", everything)
     monkeypatch.setattr(walk_forward, "fit_scaler", everything)
     cut = raw["date"] <= LAST - pd.Timedelta(days=90)
-    then = forecasts(tmp_path / "gone", ALONE, raw[cut])
-    whole = forecasts(tmp_path / "whole", ALONE, raw)
+    then = forecasts(tmp_path / "gone", alone(WALK), raw[cut])
+    whole = forecasts(tmp_path / "whole", alone(WALK), raw)
     made = ["p_up", "mu_1", "sigma_1"]
     same = whole.index.intersection(then.index)
     for name in ("model", "ridge_per_symbol", "ridge_pooled"):  # the others need no scale

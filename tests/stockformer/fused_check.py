@@ -21,10 +21,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 class Case:
     """A stack of two models with dropout, its windows and targets."""
 
-    def __init__(self, batch: int, layers: int, d: int, heads: int, ff: int, seed: int = 0) -> None:
+    def __init__(
+        self, batch: int, layers: int, d: int, heads: int, ff: int, seed: int = 0, inputs: int = 50
+    ) -> None:
         member = MemberSpec(layers=layers, dropout=0.1)
         model = ModelSpec(d_model=d, heads=heads, d_ff=ff, members=(member,))
-        self.shape = Shape.of(model, 0, features=50, lookback=60, horizon=5)
+        self.shape = Shape.of(model, 0, features=inputs, lookback=60, horizon=5)
         rows = np.stack([self.shape.initial_row(np.random.default_rng(i)) for i in range(2)])
         make = torch.Generator().manual_seed(1)
         self.rows = torch.from_numpy(rows)
@@ -32,7 +34,7 @@ class Case:
         for p in self.shape.parameters:
             self.rows[:, p.offset + p.size : p.offset + p.padded] = 0.0
         self.rows = self.rows.to(DEVICE)
-        self.x = torch.randn(2, batch, 60, 50, generator=make).to(DEVICE)
+        self.x = torch.randn(2, batch, 60, inputs, generator=make).to(DEVICE)
         self.y = torch.randn(2, batch, 5, generator=make).to(DEVICE)
         keys = model_keys(seed, ["AAA", "BBB"], [0, 0]).to(DEVICE)
         step = torch.tensor([3, 4], dtype=torch.int32, device=DEVICE)
@@ -131,6 +133,7 @@ def main() -> None:
         "small": compare(Case(2, 3, 64, 4, 128)),
         "one_window_tail": compare(Case(3, 2, 64, 4, 128)),
         "wide_heads": compare(Case(1, 2, 64, 2, 256)),
+        "pooled": compare(Case(2, 2, 64, 4, 128, inputs=53)),
         "half": half(),
         "adamw": adamw(),
         "other_key": {"gradient": error(other, true)},

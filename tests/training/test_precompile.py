@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from vnquant.events import Events
-from vnquant.spec import MemberSpec, ModelSpec, RunSpec
+from vnquant.spec import MemberSpec, ModelSpec, PretrainSpec, RunSpec
 from vnquant.stages import kernels, run_stages
 from vnquant.stages.context import Context, Options
+from vnquant.training.precompile import batches_of
 from vnquant.workspace import Workspace
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
@@ -177,3 +178,26 @@ def events(context: Context) -> list[dict[str, object]]:
     from vnquant.events import read_events
 
     return list(read_events(context.run.path / "events.jsonl"))
+
+
+@needs_triton
+def test_the_pooled_phase_has_kernels_of_its_own(tmp_path: Path) -> None:
+    """Another number of inputs, and only where the fused kernels take so many."""
+    made = {}
+    for embedding in ("none", "exchange", "symbol"):
+        symbols = tuple(f"S{i:02d}" for i in range(15))
+        pretrain = PretrainSpec(batch_size=256, embedding=embedding)
+        path = tmp_path / f"{embedding}.json"
+        update = {"symbols": symbols, "pretrain": pretrain}
+        path.write_text(SPEC.model_copy(update=update).canonical_json())
+        done = precompile(path, tmp_path / embedding, "--capability", "90")
+        assert done.returncode == 0, done.stderr
+        made[embedding] = compiled(tmp_path / embedding)
+    assert made["none"] < made["exchange"]
+    assert {key.split("/")[1] for key in made["exchange"] - made["none"]} == {"embed.cubin"}
+    assert made["symbol"] == made["none"], "65 inputs are for the compiled kernels"
+
+
+def test_a_run_has_the_batch_sizes_of_its_phases() -> None:
+    assert batches_of(SPEC) == [128]
+    assert batches_of(SPEC.model_copy(update={"pretrain": PretrainSpec()})) == [256, 128]

@@ -8,7 +8,7 @@ import torch
 
 from tests.training.conftest import HISTORY, MakeStack, make_data, row_of, run_round
 from vnquant.training.data import ModelId
-from vnquant.training.stack import Status
+from vnquant.training.ledger import Status
 
 TOLERANCE = 2e-4  # of a weight, after three epochs; documented in docs/stacking.md
 

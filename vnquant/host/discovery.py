@@ -58,7 +58,11 @@ def _of_run(run: Path) -> Iterator[Path]:
 def _trained(stage: Path) -> Iterator[Path]:
     """What a stage that trains has finished, before it is done itself and after."""
     # The JSON is written last: where it is, the tensors are whole.
-    for done in sorted([*stage.glob("models/**/*.json"), *stage.glob("checkpoints/*.json")]):
+    kinds = ("models/**/*.json", "checkpoints/*.json")
+    found = (
+        done for kind in kinds for into in ("", "pretrain/") for done in stage.glob(into + kind)
+    )
+    for done in sorted(found):
         tensors = done.with_suffix(".safetensors")
         if tensors.exists():
             yield tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -68,7 +68,14 @@ class Forecast(NamedTuple):
     sigma: np.ndarray
     """``[..., B, H]``."""
     p_up: np.ndarray
-    """``[..., B]``."""
+    """``[..., B]``; the probability that their sum over the horizon is positive."""
+
+
+class Member(NamedTuple):
+    """What one model says about its symbol's windows."""
+
+    model: ModelFile
+    forecast: Forecast
 
 
 def groups(
@@ -120,7 +127,7 @@ def scaled_windows(
 
 
 @torch.inference_mode()
-def predict(
+def member_forecasts(
     models: Sequence[ModelFile],
     panel: Panel,
     ends: Mapping[str, np.ndarray],
@@ -129,8 +136,8 @@ def predict(
     build: Build = eager,
     built: Iterable[Group] | None = None,
     advance: Callable[[int], None] | None = None,
-) -> pd.DataFrame:
-    """Equal-weight ensemble forecasts, one row for each symbol and window.
+) -> dict[str, list[Member]]:
+    """What every member says, by symbol.
 
     Args:
         models: every member of every symbol in ``ends``.
@@ -138,10 +145,6 @@ def predict(
         build: how a group of models is run; see `vnquant.inference.variants`.
         built: `groups` of these models, kept by whoever forecasts more than once.
         advance: told how many model windows were computed.
-
-    Returns:
-        Columns symbol, date, close, mu_h and sigma_h (daily log returns, h = 1..H), p_up. The
-        ensemble's sigma is that of the equal mixture: mean variance plus variance of means.
     """
     device = device or torch.device("cpu")
     metas = {m.symbol: m.meta["scaler"] for m in models}  # the same for a symbol's members
@@ -152,17 +155,39 @@ def predict(
     if built is None:
         windows = {symbol: len(rows) for symbol, rows in ends.items()}
         built = groups(models, windows=windows, device=device, build=build)
-    parts: dict[str, list[Forecast]] = {}
+    said: dict[str, list[Member]] = {}
     for group in built:
         counts = [len(placed[m.symbol]) for m in group.models]
         scales = np.array([scalers[m.symbol].target_scale for m in group.models])
         whole = _descale(_run(group, features, placed), scales)
         for i, (m, count) in enumerate(zip(group.models, counts, strict=True)):
-            parts.setdefault(m.symbol, []).append(Forecast(*(v[i, :count] for v in whole)))
+            forecast = Forecast(*(values[i, :count] for values in whole))
+            said.setdefault(m.symbol, []).append(Member(m, forecast))
             if advance is not None:
                 advance(count)
-    known = [s for s in ends if s in parts]
-    return _table(panel, {s: ends[s] for s in known}, [_mixture(parts[s]) for s in known])
+    return said
+
+
+def predict(
+    models: Sequence[ModelFile],
+    panel: Panel,
+    ends: Mapping[str, np.ndarray],
+    **how: Any,
+) -> pd.DataFrame:
+    """Ensemble forecasts, one row for each symbol and window.
+
+    The members count as their metadata say (``weight``), or all alike where it says nothing.
+
+    Args:
+        how: the other arguments of `member_forecasts`.
+
+    Returns:
+        Columns symbol, date, close, mu_h and sigma_h (daily log returns, h = 1..H), p_up. The
+        ensemble's sigma is that of the mixture: mean variance plus variance of means.
+    """
+    said = member_forecasts(models, panel, ends, **how)
+    known = [s for s in ends if s in said]
+    return _table(panel, {s: ends[s] for s in known}, [_mixture(said[s]) for s in known])
 
 
 def _run(group: Group, features: torch.Tensor, placed: Mapping[str, np.ndarray]) -> torch.Tensor:
@@ -188,10 +213,14 @@ def _descale(raw: torch.Tensor, scales: np.ndarray) -> Forecast:
     )
 
 
-def _mixture(members: Sequence[Forecast]) -> Forecast:
+def _mixture(members: Sequence[Member]) -> Forecast:
     """The ensemble of a symbol's members."""
-    mu, sigma, p_up = (np.stack(values) for values in zip(*members, strict=True))
-    return Forecast(mu.mean(0), np.sqrt((sigma**2).mean(0) + mu.var(0)), p_up.mean(0))
+    share = np.array([m.model.meta.get("weight", 1.0) for m in members])
+    share /= share.sum()
+    mu, sigma, p_up = (np.stack(v) for v in zip(*(m.forecast for m in members), strict=True))
+    mean = np.tensordot(share, mu, 1)
+    spread = np.sqrt(np.tensordot(share, sigma**2 + (mu - mean) ** 2, 1))
+    return Forecast(mean, spread, np.tensordot(share, p_up, 1))
 
 
 def _table(

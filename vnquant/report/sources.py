@@ -37,7 +37,7 @@ class Training:
     """One model's way through training.
 
     ``history`` has (training, validation) loss per epoch; ``best_epoch`` counts from 0, None
-    if no validation loss was ever finite.
+    if no validation loss was ever finite, or lower than that of the pooled weights it began with.
     """
 
     symbol: str

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from vnquant.features.windows import Windows
 from vnquant.stages.context import Context
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import Checkpoints
-from vnquant.training.data import ModelId, series
+from vnquant.training.data import POOL, ModelId, series
+from vnquant.training.embedding import NO_EMBEDDING, Embedding, embedding_of
 from vnquant.training.memory import choose_width
 from vnquant.training.queue import Unit, UnitQueue, plan_units
 from vnquant.workspace import read_json
+
+
+def trainable(windows: Sequence[Windows], need: int) -> tuple[list[str], dict[str, str]]:
+    """Symbols with at least ``need`` training windows, and why the others are not trained."""
+    good, failed = [], {}
+    for w in windows:
+        if len(w.train) < need:
+            failed[w.symbol] = f"{len(w.train)} training windows, fewer than {need}"
+        elif not len(w.validation):
+            failed[w.symbol] = "no validation window"
+        else:
+            good.append(w.symbol)
+    return good, failed
 
 
 class Fleet:
     """What every worker of a run shares. Nothing here is kept in memory only.
 
     Args:
-        wanted: every model that the run is to have.
+        wanted: every model that the run is to have: of symbols, or the pooled ones (`POOL`).
         stage: whose models they are: ``train``, or ``walk_forward`` with models of every fold.
+
+    Attributes:
+        pooled: these are the pooled models, in a folder of their own.
+        pool: the fleet of pooled models that these start from, if the spec asks for any.
+        training: how these models are trained.
+        embedding: what these models are told of whose window they see.
+        ranking_weight: of the loss that compares symbols; only the pooled models can have one.
     """
 
     def __init__(self, ctx: Context, wanted: Sequence[ModelId], stage: str = "train") -> None:
@@ -28,15 +52,56 @@ class Fleet:
         self.wanted = tuple(wanted)
         self.stage = stage
         self.folds = {0: ctx.windows} if stage == "train" else ctx.folds
-        self.folder = ctx.stage(stage).path
+        self.pooled = all(m.symbol == POOL for m in self.wanted)
+        self.folder = ctx.stage(stage).path / ("pretrain" if self.pooled else "")
+        self.pool, self.training, self.ranking_weight = None, ctx.spec.training, 0.0
+        self.embedding: Embedding = NO_EMBEDDING
+        if ctx.spec.pretrain is not None and self.pooled:
+            self.training = ctx.spec.pretrain.applied_to(ctx.spec.training)
+            self.ranking_weight = ctx.spec.pretrain.ranking_weight
+            self.embedding = embedding_of(ctx.spec, ctx.panel)
+        elif ctx.spec.pretrain is not None:
+            self.pool = Fleet(ctx, pooled_models(self.wanted), stage)
         self.snapshot: str = ctx.marker("ingest")["snapshot"]
         self.queue = UnitQueue(self.folder, self.snapshot, lambda m: self.finished(m) is None)
-        # Prices may be named by the file alone: weights of other prices must not be resumed.
-        digest = f"{ctx.spec.digest}/{self.snapshot}"
-        self.checkpoints = Checkpoints(self.folder / "checkpoints", digest)
         self._lengths = {
             series(w.symbol, fold): len(w.train) for fold, ws in self.folds.items() for w in ws
         }
+        for fold, symbols in self.symbols.items() if self.pooled else ():
+            own = (self._lengths[series(s, fold)] for s in symbols)
+            self._lengths[series(POOL, fold)] = sum(own)
+        self._starts: dict[ModelId, str] = {}
+
+    @cached_property
+    def symbols(self) -> dict[int, list[str]]:
+        """The symbols that can be trained in each fold; their windows are what is pooled."""
+        need = self.ctx.spec.training.min_train_windows
+        return {fold: trainable(windows, need)[0] for fold, windows in self.folds.items()}
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Of these models; first asked for when the pooled models are finished, if there are any.
+
+        Weights of other prices, which may be named by the file alone, must not be resumed, nor
+        such as started from other pooled weights.
+        """
+        digest = f"{self.ctx.spec.digest}/{self.snapshot}"
+        if self.pool is not None:
+            starts = "".join(str(self.start(m)) for m in pooled_models(self.wanted))
+            digest += f"/{hashlib.sha256(starts.encode()).hexdigest()}"
+        return Checkpoints(self.folder / "checkpoints", digest)
+
+    def start(self, model: ModelId) -> str | None:
+        """sha256 of the pooled weights that a model starts from; None while there are none."""
+        if self.pool is None:
+            return None
+        pooled = model._replace(symbol=POOL)
+        if pooled not in self._starts:
+            found = (self.pool.finished(pooled) or {}).get("sha256")
+            if found is None:
+                return None
+            self._starts[pooled] = found
+        return self._starts[pooled]
 
     def models_of(self, fold: int) -> Path:
         """The folder of a fold's model files."""
@@ -49,13 +114,14 @@ class Fleet:
         """The model's metadata if it is complete (or known to diverge) for this spec and data."""
         meta = read_json(self.path(model).with_suffix(".json"))
         same = isinstance(meta, dict) and meta.get("spec_digest") == self.ctx.spec.digest
-        return meta if same and meta.get("snapshot") == self.snapshot else None
+        if not same or meta.get("snapshot") != self.snapshot:
+            return None
+        return meta if meta.get("pretrained") == self.start(model) else None
 
     def steps_left(self, model: ModelId, epoch: int = 0) -> int:
         """Training steps of a model from the beginning of an epoch on."""
-        training = self.ctx.spec.training
-        per_epoch = -(-self._lengths[model.series] // training.batch_size)
-        return per_epoch * (training.epochs - epoch)
+        per_epoch = -(-self._lengths[model.series] // self.training.batch_size)
+        return per_epoch * (self.training.epochs - epoch)
 
     @property
     def total_steps(self) -> int:
@@ -69,7 +135,7 @@ class Fleet:
         return Shape.of(
             self.ctx.spec.model,
             model.member,
-            features=self.ctx.panel.features.shape[1],
+            features=self.ctx.panel.features.shape[1] + len(self.embedding.values),
             lookback=self.ctx.spec.windows.lookback,
             horizon=self.ctx.spec.windows.horizon,
         )
@@ -90,7 +156,7 @@ class Fleet:
             return plan_units(shapes, self.steps_left, width, workers, equal)
 
         def width(shape: Shape) -> int:
-            profile, batch = self.ctx.profile, self.ctx.spec.training.batch_size
+            profile, batch = self.ctx.profile, self.training.batch_size
             return self.ctx.options.stack_width or choose_width(
                 shape, batch, profile.torch_dtype, profile.torch_device, limit
             )
@@ -98,3 +164,8 @@ class Fleet:
         units = self.queue.plan(make, self.wanted)
         widths = sorted({len(u) for u in units}, reverse=True)
         self.ctx.events.emit("stacks", count=len(units), widths=widths)
+
+
+def pooled_models(wanted: Iterable[ModelId]) -> list[ModelId]:
+    """The pooled models that some models start from: one for each member and fold."""
+    return sorted({m._replace(symbol=POOL) for m in wanted})

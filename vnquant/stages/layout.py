@@ -78,7 +78,7 @@ def candidates(
 def operations(fleet: Fleet) -> float:
     """What a fleet still needs: about six floating-point operations for each weight and token."""
     spec = fleet.ctx.spec
-    tokens = spec.training.batch_size * spec.windows.lookback
+    tokens = fleet.training.batch_size * spec.windows.lookback
     left = (m for m in fleet.wanted if not fleet.finished(m))
     return float(sum(6.0 * fleet.shape(m).row * tokens * fleet.steps_left(m) for m in left))
 

@@ -9,11 +9,11 @@ from typing import Any
 from vnquant.accelerators import affinity
 from vnquant.accelerators.topology import read
 from vnquant.errors import DataError, UsageError
-from vnquant.features.windows import Windows
 from vnquant.stages import layout
 from vnquant.stages.context import Context
-from vnquant.stages.fleet import Fleet
+from vnquant.stages.fleet import Fleet, trainable
 from vnquant.stages.teams import Place, train_in_teams
+from vnquant.stages.weighing import weigh
 from vnquant.stages.worker import Worker, open_watch
 from vnquant.training.data import ModelId
 from vnquant.training.memory import memory_limit
@@ -24,19 +24,6 @@ MODELS_PER_GPU = 32
 
 def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
     return bool(marker.get("snapshot") == ctx.marker("ingest")["snapshot"])
-
-
-def trainable(windows: Sequence[Windows], need: int) -> tuple[list[str], dict[str, str]]:
-    """Symbols with at least ``need`` training windows, and why the others are not trained."""
-    good, failed = [], {}
-    for w in windows:
-        if len(w.train) < need:
-            failed[w.symbol] = f"{len(w.train)} training windows, fewer than {need}"
-        elif not len(w.validation):
-            failed[w.symbol] = "no validation window"
-        else:
-            good.append(w.symbol)
-    return good, failed
 
 
 def run(ctx: Context) -> dict[str, Any]:
@@ -50,6 +37,7 @@ def run(ctx: Context) -> dict[str, Any]:
     good = [s for s in symbols if s not in failed]
     if not good:
         raise none_left(failed)
+    weigh(ctx, fleet.models_of(0), ctx.windows_of(good))
     return {
         "snapshot": fleet.snapshot,
         "symbols": good,
@@ -64,13 +52,16 @@ def train_fleet(fleet: Fleet) -> dict[str, Any]:
 
     Raises:
         Stopped: a signal came; a checkpoint was saved.
+        DataError: a pooled model, from which others should start, diverged.
     """
+    pretraining = {} if fleet.pool is None else _pretrain(fleet.pool)
     ctx, wanted = fleet.ctx, fleet.wanted
     profile, limit = ctx.profile, ctx.options.memory_limit or memory_limit()
     teams = _teams(fleet, limit)
     workers = max(1, len(teams))
-    symbols = len({m.symbol for m in wanted})
-    ctx.events.emit("training", models=len(wanted), symbols=symbols, **profile.to_dict())
+    symbols = len(set().union(*fleet.symbols.values()))
+    about = {"models": len(wanted), "symbols": symbols, "pooled": fleet.pooled}
+    ctx.events.emit("training", **about, **profile.to_dict())
     began = time.perf_counter()
     fleet.plan(workers, limit // workers, equal=profile.device == "cuda")
     watch = open_watch(ctx, limit)
@@ -98,7 +89,21 @@ def train_fleet(fleet: Fleet) -> dict[str, Any]:
         "training_seconds": round(time.perf_counter() - began, 3),
         "busy_seconds": round(busy, 3),
         "seed": ctx.spec.training.seed,
+        **pretraining,
     }
+
+
+def _pretrain(pool: Fleet) -> dict[str, Any]:
+    """Train the pooled models; returns their provenance, with the digest of their weights."""
+    provenance = train_fleet(pool)
+    if gone := lost(pool):
+        raise DataError(
+            f"the pooled model of {diverged(gone[0])}",
+            where=f"fold {gone[0].fold}" if gone[0].fold else "pretrain",
+            fix="lower pretrain.learning_rate in the spec",
+        )
+    weights = {str(m): (pool.finished(m) or {}).get("sha256") for m in pool.wanted}
+    return {"pretraining": {**provenance, "symbols": pool.symbols, "weights": weights}}
 
 
 def _await_kernels(ctx: Context) -> None:

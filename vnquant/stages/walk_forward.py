@@ -15,8 +15,9 @@ from vnquant.evaluation import baselines, boosting, folds, leaks
 from vnquant.features.windows import Windows, fit_scaler
 from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.stages.context import Context
-from vnquant.stages.fleet import Fleet
-from vnquant.stages.train import diverged, lost, none_left, none_trainable, train_fleet, trainable
+from vnquant.stages.fleet import Fleet, trainable
+from vnquant.stages.train import diverged, lost, none_left, none_trainable, train_fleet
+from vnquant.stages.weighing import weigh
 from vnquant.training.data import ModelId
 from vnquant.workspace import write_bytes, write_json, written_aside
 
@@ -48,6 +49,8 @@ def run(ctx: Context) -> dict[str, Any]:
     }
     if not any(trained.values()):
         raise none_left(without[max(without)])
+    for fold, windows in trained.items():
+        weigh(ctx, fleet.models_of(fold), windows)
     tables = _judged(ctx, fleet, trained)
     result = _write(ctx, tables)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +13,15 @@ from vnquant.errors import Stopped
 from vnquant.features.windows import fit_scaler
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet
-from vnquant.stockformer.files import save_model
+from vnquant.stockformer.files import MAX_BYTES, ModelFile, load_model, save_model
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import group_by_position
-from vnquant.training.data import TrainingData, series
+from vnquant.training.data import POOL, ModelId, TrainingData, series
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, choose_kernels
+from vnquant.training.ledger import Status
 from vnquant.training.memory import MemoryMonitor, NarrowStack, is_out_of_memory, release_memory
 from vnquant.training.queue import Unit
-from vnquant.training.stack import Stack, Status
+from vnquant.training.stack import Stack
 from vnquant.training.trainer import train_stack
 from vnquant.training.watch import Watch
 from vnquant.workspace import write_json
@@ -68,7 +70,11 @@ class Worker:
             lookback,
             ctx.profile.torch_device,
             ctx.profile.torch_dtype,
+            fleet.embedding,
         )
+        if fleet.pooled:
+            self._data = self._data.pooled(fleet.symbols)
+        self._pooled: dict[ModelId, ModelFile] = {}
 
     def work(self) -> int:
         """Train until every model of the fleet is finished; returns the units trained here.
@@ -120,17 +126,24 @@ class Worker:
         places = fleet.checkpoints.places()
         for (epoch, inner, compacting), models in group_by_position(unit, places).items():
             kernels = self._kernels_for(shape)
-            stack = Stack(shape, models, spec.model, spec.training, self._data, kernels)
+            ranking = fleet.ranking_weight
+            stack = Stack(shape, models, spec.model, fleet.training, self._data, kernels, ranking)
             if all(m in places for m in models):
                 fleet.checkpoints.restore(stack, places)
                 fleet.ctx.events.emit("resumed", epoch=epoch, inner=inner, models=len(models))
                 self.done += sum(fleet.steps_left(m) - fleet.steps_left(m, epoch) for m in models)
-            else:
+            elif fleet.pool is None:
                 stack.initialise()
+            else:
+                stack.start_from([self._pooled_row(fleet.pool, m) for m in stack.models])
+                assert spec.pretrain is not None
+                if not spec.pretrain.fine_tune:
+                    stack.finish()
+                    compacting = True  # nothing is left but to export them
 
             def advance(steps: int, stack: Stack = stack) -> None:
                 self.done += steps
-                self._advance(self.done, f"epoch {stack.epoch + 1}/{spec.training.epochs}")
+                self._advance(self.done, f"epoch {stack.epoch + 1}/{fleet.training.epochs}")
 
             train_stack(
                 stack,
@@ -141,6 +154,14 @@ class Worker:
                 advance=advance,
                 compacting=compacting,
             )
+
+    def _pooled_row(self, pool: Fleet, model: ModelId) -> torch.Tensor:
+        """The pooled weights of a model's member and fold, float32 ``[P]``."""
+        pooled = model._replace(symbol=POOL)
+        if pooled not in self._pooled:
+            self._pooled[pooled] = load_model(pool.path(pooled))
+        found = self._pooled[pooled]
+        return pool.embedding.folded(found.shape, found.row, model.symbol)
 
     def _kernels_for(self, shape: Shape) -> Kernels:
         profile = self.fleet.ctx.profile
@@ -173,14 +194,21 @@ class Worker:
                 "validation_loss": entry.best_loss,
                 "epochs": len(entry.history),
                 "history": entry.history,
-                "scaler": self._scalers[model.series].to_dict(),
             }
+            if fleet.pooled:
+                meta["symbols"] = fleet.symbols[model.fold]
+            else:
+                meta["scaler"] = self._scalers[model.series].to_dict()
+            if start := fleet.start(model):
+                meta["pretrained"] = start
             if model.fold:
                 meta["fold"] = model.fold
             if entry.status == Status.DIVERGED:
                 write_json(fleet.path(model).with_suffix(".json"), meta)
             else:
-                save_model(fleet.path(model), stack.shape, row, meta)
+                # Weights to start from are kept exactly, whatever their size.
+                limit = math.inf if fleet.pooled else MAX_BYTES
+                save_model(fleet.path(model), stack.shape, row, meta, limit)
 
         # Side by side: most of it is waiting for the disk to say that a file is safe.
         with ThreadPoolExecutor(WRITERS) as pool:

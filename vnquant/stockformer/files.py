@@ -93,23 +93,32 @@ def decode(shape: Shape, content: bytes) -> torch.Tensor:
     return torch.from_numpy(row)
 
 
-def save_model(path: Path, shape: Shape, row: torch.Tensor, meta: dict[str, Any]) -> dict[str, Any]:
+def save_model(
+    path: Path,
+    shape: Shape,
+    row: torch.Tensor,
+    meta: dict[str, Any],
+    max_bytes: float = MAX_BYTES,
+) -> dict[str, Any]:
     """Write ``path`` (.safetensors) and then its JSON, which makes the model complete.
+
+    Args:
+        max_bytes: of the weights' file; infinity for weights that others start from.
 
     Returns:
         The metadata as written, with shape, storage type, size and sha256 added.
     """
     row = row.detach().float().cpu()
     for storage in STORAGES:
-        if least_bytes(shape, storage) > MAX_BYTES:
+        if least_bytes(shape, storage) > max_bytes:
             continue
         content = encode(shape, row, storage)
-        if len(content) <= MAX_BYTES:
+        if len(content) <= max_bytes:
             break
     else:
         raise DataError(
             f"the model needs {least_bytes(shape, 'int8'):,} bytes even as int8, "
-            f"over {MAX_BYTES:,}",
+            f"over {max_bytes:,}",
             where=path.name,
             fix="choose fewer layers or a smaller d_model",
         )

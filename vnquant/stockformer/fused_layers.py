@@ -16,6 +16,8 @@ from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.model import Drop, positions
 
 LARGEST_LOOKBACK = 128
+LARGEST_FEATURES = 64
+"""Wider windows have not been tried: the kernel of the input holds all features of a token."""
 
 # Triton's name of a kernel in its cache holds the constants of a function that it calls only where
 # that function was named before. Name all of them in one order, and every process finds the same.
@@ -58,6 +60,7 @@ def supports(shape: Shape) -> bool:
         and 64 <= shape.d_model <= 256
         and shape.d_ff >= 128
         and shape.lookback <= LARGEST_LOOKBACK
+        and shape.features <= LARGEST_FEATURES
         and shape.layers > 1
     )
 

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vnquant.training.data import ModelId
-from vnquant.training.stack import ROW_TENSORS, Ledger, Stack
+from vnquant.training.ledger import Ledger
+from vnquant.training.stack import ROW_TENSORS, Stack
 from vnquant.workspace import locked, read_json, write_json, written_aside
 
 FORMAT = 1

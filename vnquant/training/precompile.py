@@ -25,6 +25,7 @@ from vnquant.spec import RunSpec, load_spec
 from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.losses import per_model_loss
 from vnquant.stockformer.model import Drop, sites
+from vnquant.training.embedding import values_of
 from vnquant.training.stack import VALIDATION_WINDOWS
 
 MODELS = 2
@@ -76,10 +77,18 @@ def shapes_of(spec: RunSpec) -> list[Shape]:
     """The distinct shapes of a run's members."""
     sizes = {"lookback": spec.windows.lookback, "horizon": spec.windows.horizon}
     members = range(len(spec.model.members))
+    # A pooled model has an input more for each value of its embedding.
+    widths = {len(NAMES), len(NAMES) + len(values_of(spec))}
     return sorted(
-        {Shape.of(spec.model, m, features=len(NAMES), **sizes) for m in members},
+        {Shape.of(spec.model, m, features=n, **sizes) for m in members for n in widths},
         key=lambda s: -s.layers,
     )
+
+
+def batches_of(spec: RunSpec) -> list[int]:
+    """The distinct batch sizes of a run's phases, the first one first."""
+    phases = (spec.pretrain, spec.training)
+    return list(dict.fromkeys(phase.batch_size for phase in phases if phase is not None))
 
 
 def trace(shape: Shape, batch: int, horizon: int) -> None:
@@ -134,7 +143,8 @@ def compile_for(
 
     knobs.runtime.jit_cache_hook = someone_elses
     for shape in filter(fused.supports, shapes_of(spec)):
-        trace(shape, spec.training.batch_size, spec.windows.horizon)
+        for batch in batches_of(spec):
+            trace(shape, batch, spec.windows.horizon)
     return sum(number % parts == part for number in seen.values())
 
 

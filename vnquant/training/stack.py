@@ -7,10 +7,8 @@ its own steps; every random number is a function of the model, never of the stac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,47 +16,17 @@ import torch
 from vnquant.features.windows import gather
 from vnquant.spec import ModelSpec, TrainingSpec
 from vnquant.stockformer.layout import Shape
-from vnquant.stockformer.losses import per_model_loss
+from vnquant.stockformer.losses import per_model_loss, ranking_loss
 from vnquant.stockformer.model import Drop, forward, sites
 from vnquant.stockformer.randomness import drop_levels, generator, model_keys, site_keys
 from vnquant.training.data import ModelId, TrainingData
 from vnquant.training.graphs import StepGraphs
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, round_widths
+from vnquant.training.ledger import Ledger, Status
 from vnquant.training.optimizer import Schedule
 
 VALIDATION_WINDOWS = 64
 """Windows of each model in one forward pass of the validation."""
-
-
-class Status(IntEnum):
-    """What became of a model."""
-
-    ACTIVE = 0
-    STOPPED = 1
-    """Validation did not improve for `patience` epochs; its best slice is kept."""
-    DIVERGED = 2
-    """A loss or gradient was not finite; frozen and reported, never fatal to the others."""
-    COMPLETE = 3
-
-
-@dataclass
-class Ledger:
-    """One model's record outside the tensors; plain numbers, so JSON keeps it."""
-
-    status: Status = Status.ACTIVE
-    best_loss: float | None = None
-    best_epoch: int | None = None
-    bad_epochs: int = 0
-    history: list[tuple[float, float]] = field(default_factory=list)
-    """(training loss, validation loss) of every epoch."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "status": int(self.status)}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Ledger:
-        history = [(float(a), float(b)) for a, b in value["history"]]
-        return cls(**{**value, "status": Status(value["status"]), "history": history})
 
 
 ROW_TENSORS = ("weights", "first", "second", "best")
@@ -85,11 +53,12 @@ class Stack:
         training: TrainingSpec,
         data: TrainingData,
         kernels: Kernels = PLAIN_KERNELS,
+        ranking_weight: float = 0.0,
     ) -> None:
         batch = training.batch_size
         self.models = sorted(models, key=lambda m: (-data.steps_per_epoch(m.series, batch), m))
         self.shape, self.training, self.data = shape, training, data
-        self.kernels = kernels
+        self.kernels, self.ranking_weight = kernels, ranking_weight
         self.device = data.features.device
         self.epoch, self.inner = 0, 0
         self.ledger = [Ledger() for _ in self.models]
@@ -134,6 +103,23 @@ class Stack:
             self.weights[i] = torch.from_numpy(self.shape.initial_row(rng)).to(self.device)
         self.best.copy_(self.weights)
 
+    def start_from(self, rows: Sequence[torch.Tensor]) -> None:
+        """Begin with weights that were trained before, float32 ``[P]`` for each model.
+
+        They are the best slice until an epoch has a lower validation loss than theirs.
+        """
+        self.weights.copy_(torch.stack(list(rows)))
+        self.best.copy_(self.weights)
+        for entry, loss in zip(self.ledger, self.validate().tolist(), strict=True):
+            entry.best_loss = loss if math.isfinite(loss) else None
+
+    def finish(self) -> None:
+        """Take no step more: every model that still goes on is complete as it is."""
+        for entry in self.ledger:
+            if entry.status == Status.ACTIVE:
+                entry.status = Status.COMPLETE
+        self._active.copy_(self._mark_active())
+
     @property
     def round_steps(self) -> int:
         """Steps in a round: those of the longest history."""
@@ -153,7 +139,11 @@ class Stack:
     def _place_batches(self) -> None:
         """Put this epoch's batches and position where a captured step will look for them."""
         batches = self.data.epoch_batches(
-            self.models, self.epoch, self.training.batch_size, self.training.seed
+            self.models,
+            self.epoch,
+            self.training.batch_size,
+            self.training.seed,
+            by_session=self.ranking_weight > 0,
         )
         if self._batches is None:
             self._batches = batches
@@ -175,7 +165,14 @@ class Stack:
         target = self.data.targets[rows]
 
         def loss_of(raw: torch.Tensor) -> torch.Tensor:
-            return self.kernels.loss(raw, target, weight, self.training.direction_weight)
+            loss = self.kernels.loss(
+                raw, target, weight, self.training.direction_weight, self.training.loss
+            )
+            if not self.ranking_weight:
+                return loss
+            assert self.data.section is not None
+            ranked = ranking_loss(raw, target, weight, *self.data.section.of(rows))
+            return loss + self.ranking_weight * ranked
 
         loss, gradient = self.gradient(self.weights[:k], x, drop, loss_of)
         sound = torch.isfinite(loss)
@@ -220,7 +217,8 @@ class Stack:
             x = gather(self.data.features, rows[:, part], self.data.lookback)
             raw = self._outputs(x)
             target, here = self.data.targets[rows[:, part]], weight[:, part]
-            loss = per_model_loss(raw, target, here, self.training.direction_weight)
+            direction_weight, likelihood = self.training.direction_weight, self.training.loss
+            loss = per_model_loss(raw, target, here, direction_weight, likelihood)
             total += loss * here.sum(1)
         return total / weight.sum(1).clamp(min=1.0)
 

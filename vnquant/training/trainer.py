@@ -8,8 +8,9 @@ from typing import Protocol
 from vnquant.errors import Stopped
 from vnquant.events import Events
 from vnquant.training.checkpoint import Checkpoints
+from vnquant.training.ledger import Status
 from vnquant.training.memory import NarrowStack
-from vnquant.training.stack import Stack, Status
+from vnquant.training.stack import Stack
 from vnquant.training.watch import Watch
 
 COMPACT_AT = 0.75
