@@ -18,7 +18,7 @@ import pytest
 from vnquant.__main__ import commands
 from vnquant.argv import normalise
 
-PAGES = ("hybrid.md", "schedule.md", "weekly.md")
+PAGES = ("guide.md", "hybrid.md", "schedule.md", "summary.md", "weekly.md")
 BLOCK = re.compile(r"(?:<!-- (?P<why>[^>]*) -->\n)?```sh\n(?P<text>.*?)```", re.DOTALL)
 NOT_RUN = "not run: "
 SMALL = "--preset small --epochs 1 --start 2019-01-01 --threads 1"
@@ -90,6 +90,21 @@ def test_what_is_not_run_says_why_and_is_understood(name: str, repository: Path)
         if words and words[0] == "vnquant":
             found, rest = command(commands(), words[1:])
             found.make_context(str(found.name), normalise(rest))
+
+
+def test_every_command_of_every_page_is_understood(repository: Path) -> None:
+    pages = [repository / "README.md", *sorted((repository / "docs").glob("*.md"))]
+    texts = [page.read_text(encoding="utf-8") for page in pages if page.name != "commands.md"]
+    shown = [line for text in texts for found in BLOCK.finditer(text)
+             for line in found["text"].splitlines()]  # fmt: skip
+    shown += [line.strip() for text in texts for line in text.splitlines() if line[:4] == " " * 4]
+    lines = [line for line in shown if line.startswith("vnquant ")]
+    assert len(lines) > len(pages)
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        words = words[: words.index("||")] if "||" in words else words
+        found, rest = command(commands(), words[1:])
+        found.make_context(str(found.name), normalise(rest))
 
 
 def test_a_flag_that_is_gone_would_be_seen() -> None:
