@@ -142,6 +142,13 @@ folds = _group(
 
 recipe = _group(
     click.option(
+        "--features",
+        type=click.Choice(["v1", "v2"]),
+        default="v1",
+        show_default=True,
+        help="50 features, or v2: ten more about the market (needs VNINDEX).",
+    ),
+    click.option(
         "--preset",
         type=click.Choice(["base", "small"]),
         default="base",

@@ -6,10 +6,10 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vnquant.errors import DataError, UsageError
-from vnquant.spec import PRESETS, DataSpec, GateSpec, RunSpec, TrainingSpec, WindowSpec
+from vnquant.spec import PRESETS, DataSpec, FeatureSpec, GateSpec, RunSpec, TrainingSpec, WindowSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ GATE = ("min_accuracy", "max_rmse", "min_sharpe", "max_drawdown", "require_signi
 PLANNED = frozenset(
     {
         *("symbols", "universe", "start", "end", "validation_start", "test_start", "preset"),
+        "features",
         *TRAINING,
         *GATE,
     }
@@ -58,6 +59,7 @@ def plan(
     validation_start: dt.date | None,
     test_start: dt.date | None,
     preset: str,
+    features: Literal["v1", "v2"] = "v1",
     **settings: Any,
 ) -> Job:
     """Read the prices and settle everything that the words leave open.
@@ -76,9 +78,14 @@ def plan(
     names = resolve(symbols, universe, source.known_symbols())
     raw = source.load(names, start=start, end=end)
     raw, windows = _default_dates(raw, validation_start, test_start)
+    index = None
+    if features == "v2":
+        from vnquant.market.index import required_levels
+
+        index = required_levels(prices, raw["date"].min().date(), raw["date"].max().date())
     data = DataSpec(
         source="folder" if prices else "synthetic",
-        snapshot=snapshot_hash(raw),
+        snapshot=snapshot_hash(raw, index),
         start=raw["date"].min().date(),
         end=raw["date"].max().date(),
     )
@@ -90,6 +97,7 @@ def plan(
         symbols=tuple(names),
         data=data,
         windows=windows,
+        features=FeatureSpec(name=features),
         model=PRESETS[preset],
         training=TrainingSpec(**chosen),
         gate=GateSpec(**{k: given[k] for k in GATE if k in given}),

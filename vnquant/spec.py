@@ -41,9 +41,12 @@ class DataSpec(_Frozen):
 
 
 class FeatureSpec(_Frozen):
-    """Which features. A set is frozen under its name: a changed formula gets a new name."""
+    """Which features. A set is frozen under its name: a changed formula gets a new name.
 
-    name: Literal["v1"] = "v1"
+    ``v2`` is ``v1`` and ten more about the market; it needs VNINDEX among the prices.
+    """
+
+    name: Literal["v1", "v2"] = "v1"
 
 
 class WindowSpec(_Frozen):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import talib
 
-from vnquant.features.catalogue import FEATURES, NAMES, SETTLED, WARM_UP, Group
+from vnquant.features.catalogue import FEATURES, NAMES, SETS, SETTLED, WARM_UP, Group
 from vnquant.features.indicators import compute
 
 MakeBars = Callable[..., pd.DataFrame]
@@ -28,7 +28,8 @@ def test_there_are_exactly_50_with_names_of_their_own():
 def test_every_feature_says_what_it_is():
     assert all(feature.formula.strip() for feature in FEATURES)
     assert len({feature.formula for feature in FEATURES}) == 50
-    assert {feature.group for feature in FEATURES} == set(get_args(Group))
+    assert {feature.group for feature in SETS["v2"]} == set(get_args(Group))
+    assert len({feature.formula for feature in SETS["v2"]}) == 60
 
 
 def test_features_of_a_group_stand_together():

@@ -17,7 +17,6 @@ import pandas as pd
 
 from vnquant.evaluation.correlation import correlation_series
 from vnquant.evaluation.leaks import Leak
-from vnquant.features.catalogue import NAMES
 from vnquant.features.panel import Panel
 from vnquant.features.windows import Rows, Scaler, Windows, covered_rows
 
@@ -69,7 +68,7 @@ def _by_row(panel: Panel) -> pd.DataFrame:
     symbols = np.repeat(np.array(panel.symbols), np.diff(panel.offsets))
     dates = pd.DatetimeIndex(panel.dates.astype("datetime64[s]"))
     index = pd.MultiIndex.from_arrays([symbols, dates], names=["symbol", "date"])
-    frame = pd.DataFrame(panel.features, index=index, columns=list(NAMES))
+    frame = pd.DataFrame(panel.features, index=index, columns=list(panel.names))
     return frame.assign(session=panel.session)
 
 

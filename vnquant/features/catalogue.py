@@ -1,4 +1,4 @@
-"""The catalogue: exactly 50 features, frozen under the name "v1".
+"""The catalogue: exactly 50 features, frozen under the name "v1"; with ten more it is "v2".
 
 A changed formula, order or warm-up is another set and needs another name in
 `vnquant.spec.FeatureSpec`: trained models remember the set by its name.
@@ -11,7 +11,7 @@ from typing import Literal
 
 from vnquant.features import formulas as f
 
-Group = Literal["returns", "candle", "trend", "oscillators", "volatility", "volume"]
+Group = Literal["returns", "candle", "trend", "oscillators", "volatility", "volume", "market"]
 
 SETTLED = 69
 """Warm-up of the recursive averages (Wilder, EMA). They start from a plain average of their first
@@ -232,6 +232,62 @@ FEATURES: tuple[Feature, ...] = (
     ),
 )
 
+_MARKET = "log return of VNINDEX over the same"
+
+MARKET: tuple[Feature, ...] = (
+    *(
+        Feature(
+            f"market_return_{n}",
+            "market",
+            f"{_MARKET} {n} session{'s' * (n > 1)}",
+            n,
+            f.market_return(n),
+        )
+        for n in (1, 5, 20)
+    ),
+    Feature(
+        "market_sma_60",
+        "market",
+        "log of VNINDEX / its mean of 60 sessions",
+        59,
+        f.market_above_mean(60),
+    ),
+    Feature(
+        "market_std_20",
+        "market",
+        "deviation of market_return_1, 20 sessions",
+        20,
+        f.market_deviation(20),
+    ),
+    *(
+        Feature(f"relative_{n}", "market", f"return_{n} less that of VNINDEX", n, f.relative(n))
+        for n in (5, 20, 60)
+    ),
+    Feature(
+        "beta_60",
+        "market",
+        "slope of return_1 on market_return_1, 60 sessions, within -5..5; "
+        "0 if the index did not move",
+        60,
+        f.beta(60),
+    ),
+    Feature(
+        "residual_std_60",
+        "market",
+        "deviation of what that slope leaves of return_1",
+        60,
+        f.residual_deviation(60),
+    ),
+)
+"""What needs the level of VNINDEX; as few as leave an embedding of exchanges room in 64 inputs."""
+
+SETS: dict[str, tuple[Feature, ...]] = {"v1": FEATURES, "v2": FEATURES + MARKET}
+
 NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
 WARM_UP: int = max(feature.warm_up for feature in FEATURES)
 """Sessions of a segment before its first complete row."""
+
+
+def names_of(name: str) -> tuple[str, ...]:
+    """The columns of a set, in order."""
+    return tuple(feature.name for feature in SETS[name])

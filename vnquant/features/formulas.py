@@ -25,17 +25,22 @@ TINY = 1e-8
 VOLUME_LIMIT = 5.0
 """Log ratios of volumes are kept within ±5: a session without any trade would be -infinity."""
 
+BETA_LIMIT = 5.0
+"""No share follows the index more than that for long; a quiet index would magnify rounding."""
+
 
 @dataclass(frozen=True)
 class Bars:
     """One segment's bars, float64 ``[n]`` each: adjusted prices relative to the segment's first
-    close, and volume. See `vnquant.features.indicators.segment_bars`."""
+    close, volume, and for features of the market the index's level at the end of each session (NaN
+    where it is not known). See `vnquant.features.indicators.segment_bars`."""
 
     open: Array
     high: Array
     low: Array
     close: Array
     volume: Array
+    index: Array | None = None
 
     @cached_property
     def typical(self) -> Array:
@@ -62,6 +67,15 @@ class Bars:
     @cached_property
     def return_1(self) -> Array:
         return self.log_close - ago(self.log_close, 1)
+
+    @cached_property
+    def log_index(self) -> Array:
+        assert self.index is not None
+        return np.log(self.index)
+
+    @cached_property
+    def index_return_1(self) -> Array:
+        return self.log_index - ago(self.log_index, 1)
 
     @cached_property
     def close_location(self) -> Array:
@@ -245,3 +259,43 @@ def volume_return(b: Bars) -> Array:
 
 def turnover(b: Bars) -> Array:
     return rolling.log_ratio(rolling.mean(b.value, 5), rolling.mean(b.value, 60), VOLUME_LIMIT)
+
+
+def market_return(n: int) -> Formula:
+    return lambda b: b.log_index - ago(b.log_index, n)
+
+
+def market_above_mean(n: int) -> Formula:
+    return lambda b: b.log_index - np.log(rolling.mean(np.exp(b.log_index), n))
+
+
+def market_deviation(n: int) -> Formula:
+    return lambda b: rolling.deviation(b.index_return_1, n)
+
+
+def relative(n: int) -> Formula:
+    return lambda b: log_return(n)(b) - market_return(n)(b)
+
+
+def _co_movement(b: Bars, n: int) -> tuple[Array, Array, Array]:
+    """Deviations of return_1 and of the index's, and their correlation, of n sessions."""
+    own, market = b.return_1, b.index_return_1
+    tiny = np.full_like(own, TINY)
+    together = rolling.correlation(own, market, n, tiny, tiny)
+    return rolling.deviation(own, n), rolling.deviation(market, n), together
+
+
+def beta(n: int) -> Formula:
+    def slope_on_market(b: Bars) -> Array:
+        own, market, together = _co_movement(b, n)
+        return np.clip(guarded(together * own, market, TINY, 0.0), -BETA_LIMIT, BETA_LIMIT)
+
+    return slope_on_market
+
+
+def residual_deviation(n: int) -> Formula:
+    def left_over(b: Bars) -> Array:
+        own, _, together = _co_movement(b, n)
+        return own * np.sqrt(np.maximum(1.0 - together**2, 0.0))
+
+    return left_over

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vnquant.errors import DataError
-from vnquant.features.catalogue import FEATURES
+from vnquant.features.catalogue import FEATURES, SETS
 from vnquant.features.formulas import Bars
 from vnquant.features.rolling import Array
 
@@ -41,22 +41,35 @@ def compute(bars: pd.DataFrame) -> npt.NDArray[np.float32]:
 
 
 def compute_arrays(
-    open_: Array, high: Array, low: Array, close: Array, volume: Array
+    open_: Array,
+    high: Array,
+    low: Array,
+    close: Array,
+    volume: Array,
+    index: Array | None = None,
 ) -> npt.NDArray[np.float32]:
-    """`compute` on float64 arrays ``[n]``."""
-    out = np.full((len(close), len(FEATURES)), np.nan, dtype=np.float32)
+    """`compute` on float64 arrays ``[n]``; with the index's levels, of the set ``v2``."""
+    wanted = FEATURES if index is None else SETS["v2"]
+    out = np.full((len(close), len(wanted)), np.nan, dtype=np.float32)
     if not len(close):
         return out
-    bars = segment_bars(open_, high, low, close, volume)
+    bars = segment_bars(open_, high, low, close, volume, index)
     with np.errstate(divide="ignore", invalid="ignore"):
-        for j, feature in enumerate(FEATURES):
+        for j, feature in enumerate(wanted):
             # A segment that ends inside the warm-up has no value, and TA-Lib refuses it.
             if len(close) > feature.warm_up:
                 out[feature.warm_up :, j] = feature.compute(bars)[feature.warm_up :]
     return out
 
 
-def segment_bars(open_: Array, high: Array, low: Array, close: Array, volume: Array) -> Bars:
+def segment_bars(
+    open_: Array,
+    high: Array,
+    low: Array,
+    close: Array,
+    volume: Array,
+    index: Array | None = None,
+) -> Bars:
     """Check one segment and express its prices relative to its first close.
 
     TA-Lib compares with fixed small numbers in places; relative prices make those comparisons,
@@ -75,6 +88,7 @@ def segment_bars(open_: Array, high: Array, low: Array, close: Array, volume: Ar
         low=_rounded(low / close[0]),
         close=_rounded(close / close[0]),
         volume=volume,
+        index=index,
     )
 
 

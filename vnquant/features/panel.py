@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from vnquant.errors import DataError, UsageError
-from vnquant.features.catalogue import NAMES
+from vnquant.features.catalogue import NAMES, SETS, names_of
 from vnquant.features.indicators import COLUMNS, compute_arrays
+from vnquant.market.index import level_on
 from vnquant.workspace import read_json, write_json, written_aside
 
 FORMAT = 1
@@ -38,7 +39,8 @@ class Panel:
 
     Attributes:
         symbols, exchanges: S names each.
-        features: float32 ``[R, 50]``, NaN during a segment's warm-up.
+        features: float32 ``[R, F]``, NaN during a segment's warm-up and, where the set has
+            features of the market, wherever the index is not known.
         targets: float32 ``[R, H]``; ``[r, h]`` is the log return of adjusted close from the
             symbol's session r + h to r + h + 1, NaN beyond the segment or the end of the data.
         dates: datetime64[D] ``[R]``. session: int32 ``[R]``, index into calendar.
@@ -57,6 +59,8 @@ class Panel:
     close: npt.NDArray[np.float64]
     segment: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
+    names: tuple[str, ...] = NAMES
+    """Of the F features."""
 
     @property
     def horizon(self) -> int:
@@ -81,7 +85,7 @@ class Panel:
                 "format": FORMAT,
                 "symbols": self.symbols,
                 "exchanges": self.exchanges,
-                "features": NAMES,
+                "features": self.names,
                 "shapes": shapes,
             },
         )
@@ -112,6 +116,7 @@ class Panel:
             exchanges=tuple(meta["exchanges"]),
             dates=arrays.pop("dates").view("datetime64[D]"),
             calendar=arrays.pop("calendar").view("datetime64[D]"),
+            names=tuple(meta["features"]),
             **arrays,
         )
         if fault := _fault(panel):
@@ -119,13 +124,19 @@ class Panel:
         return panel
 
 
-def build_panel(clean: pd.DataFrame, calendar: npt.NDArray[np.datetime64], horizon: int) -> Panel:
+def build_panel(
+    clean: pd.DataFrame,
+    calendar: npt.NDArray[np.datetime64],
+    horizon: int,
+    index: pd.DataFrame | None = None,
+) -> Panel:
     """Compute the features and targets of every segment of every symbol.
 
     Args:
         clean: clean bars sorted by symbol and date; see `vnquant.market.quality`.
         calendar: every session, datetime64[D], sorted.
         horizon: sessions ahead, at least 1.
+        index: levels of VNINDEX, for the set ``v2``; see `vnquant.market.index`.
 
     Raises:
         DataError: no bars, a missing column, bars out of order or on a date outside the calendar.
@@ -147,7 +158,10 @@ def build_panel(clean: pd.DataFrame, calendar: npt.NDArray[np.datetime64], horiz
     session = _sessions(symbol, dates, calendar, new_symbol)
 
     columns = [clean[c].to_numpy(dtype=np.float64) for c in COLUMNS]
-    features = np.empty((len(clean), len(NAMES)), dtype=np.float32)
+    names = names_of("v1" if index is None else "v2")
+    features = np.empty((len(clean), len(names)), dtype=np.float32)
+    if index is not None:
+        columns.append(level_on(index, dates))
     edges = np.append(np.flatnonzero(new_segment), len(clean))
     for begin, end in pairwise(edges.tolist()):
         try:
@@ -167,6 +181,7 @@ def build_panel(clean: pd.DataFrame, calendar: npt.NDArray[np.datetime64], horiz
         close=clean["close"].to_numpy(dtype=np.float64, copy=True),
         segment=segment,
         offsets=np.append(first, len(clean)).astype(np.int64),
+        names=names,
     )
 
 
@@ -210,8 +225,8 @@ def _sessions(
 def _fault(panel: Panel) -> str:
     """What makes a loaded panel unusable, or nothing."""
     rows, offsets = len(panel.features), panel.offsets
-    if panel.features.ndim != 2 or panel.features.shape[1] != len(NAMES):
-        return f"features are {list(panel.features.shape)}, not [R, {len(NAMES)}]"
+    if panel.features.ndim != 2 or panel.features.shape[1] != len(panel.names):
+        return f"features are {list(panel.features.shape)}, not [R, {len(panel.names)}]"
     if panel.targets.ndim != 2:
         return f"targets are {list(panel.targets.shape)}, not [R, H]"
     uneven = [
@@ -238,7 +253,7 @@ def _read_meta(path: Path) -> dict[str, Any]:
         raise _unusable(file, "is missing or damaged")
     if meta.get("format") != FORMAT:
         raise _unusable(file, f"has format {meta.get('format')}, not {FORMAT}")
-    if meta.get("features") != list(NAMES):
+    if meta.get("features") not in [list(names_of(name)) for name in SETS]:
         raise _unusable(file, "was built with other features")
     if not all(isinstance(meta.get(k), list) for k in ("symbols", "exchanges")):
         raise _unusable(file, "does not name its symbols")

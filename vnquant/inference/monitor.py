@@ -12,7 +12,6 @@ import numpy.typing as npt
 from vnquant.errors import DataError
 from vnquant.evaluation import drift
 from vnquant.evaluation.metrics import summarise
-from vnquant.features.catalogue import NAMES
 from vnquant.features.windows import Scaler, covered_rows, split
 from vnquant.inference.deployed import Ready
 from vnquant.inference.predictor import load_models, predict, with_outcomes
@@ -73,9 +72,9 @@ def watch(ready: Ready, prices: Path, since: dt.date) -> dict[str, Any]:
         "expected": judged[0],
         "stability": {
             name: float(s) if np.isfinite(s) else None
-            for name, s in zip(NAMES, shifts, strict=True)
+            for name, s in zip(panel.names, shifts, strict=True)
         },
-        "alerts": drift.alerts(found["pooled"], judged[0], NAMES, shifts),
+        "alerts": drift.alerts(found["pooled"], judged[0], panel.names, shifts),
     }
 
 

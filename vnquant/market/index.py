@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute
@@ -13,6 +16,10 @@ import pyarrow.parquet as pq
 from vnquant.errors import DataError
 
 COLUMNS = ("symbol", "date", "close")
+
+MOST_DAYS = 15
+"""A level counts until it is so many days old. From 2009 to 2023 two levels were never more than 11
+days apart (a new year), and VNINDEX lacks two sessions that HNX had (HOSE was halted in 2018)."""
 
 
 def index_levels(prices: Path | None, name: str = "VNINDEX") -> pd.DataFrame:
@@ -36,6 +43,52 @@ def index_levels(prices: Path | None, name: str = "VNINDEX") -> pd.DataFrame:
             where=str(prices),
             fix="write dates as 2021-12-31 and levels as numbers",
         ) from error
+
+
+def level_on(levels: pd.DataFrame, dates: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float64]:
+    """The newest level on or before each date, float64; NaN where there is none, or an old one.
+
+    Args:
+        levels: as `index_levels` gives them.
+        dates: datetime64[D].
+    """
+    days = levels["date"].to_numpy().astype("datetime64[D]")
+    place = np.searchsorted(days, dates, side="right") - 1
+    known = place >= 0
+    known[known] = dates[known] - days[place[known]] <= np.timedelta64(MOST_DAYS, "D")
+    found = np.full(len(dates), np.nan)
+    found[known] = levels["close"].to_numpy()[place[known]]
+    return found
+
+
+def required_levels(
+    prices: Path | None, start: dt.date | None, end: dt.date | None
+) -> pd.DataFrame:
+    """`index_levels` between two dates (inclusive), for what cannot do without them.
+
+    Raises:
+        DataError: there are none, or one is not positive.
+    """
+    levels = index_levels(prices)
+    first, last = (pd.Timestamp(day) if day else None for day in (start, end))
+    if first is not None:
+        levels = levels[levels["date"] >= first]
+    if last is not None:
+        levels = levels[levels["date"] <= last]
+    levels = levels.reset_index(drop=True)
+    bad = levels[~(levels["close"] > 0)]
+    if levels.empty or len(bad):
+        what = (
+            f"its level on {bad['date'].iloc[0]:%Y-%m-%d} is not positive"
+            if len(bad)
+            else ("there are no rows of it")
+        )
+        raise DataError(
+            f"the features v2 need VNINDEX, and {what}",
+            where=str(prices or "simulated prices"),
+            fix="add rows with the symbol VNINDEX, its date and close, or use the features v1",
+        )
+    return levels
 
 
 def _levels(prices: Path | None, name: str) -> pd.DataFrame:

@@ -66,8 +66,10 @@ def open_source(
     return PriceFolder(path)
 
 
-def snapshot_hash(raw: pd.DataFrame) -> str:
+def snapshot_hash(raw: pd.DataFrame, index: pd.DataFrame | None = None) -> str:
     """sha256 of the bars' content, whatever file format or row order they came in.
+
+    With levels of an index (date, close), of these too.
 
     Numbers are hashed as IEEE doubles with one NaN and one zero, dates as days, texts with their
     lengths, so two different tables cannot share an encoding.
@@ -86,4 +88,8 @@ def snapshot_hash(raw: pd.DataFrame) -> str:
             numbers = values.to_numpy(dtype="<f8", na_value=np.nan) + 0.0
             numbers[np.isnan(numbers)] = np.nan
             digest.update(numbers.tobytes())
+    if index is not None:
+        digest.update(f"|index|{len(index)}|".encode())
+        digest.update(index["date"].to_numpy().astype("datetime64[D]").astype("<i8").tobytes())
+        digest.update((index["close"].to_numpy(dtype="<f8") + 0.0).tobytes())
     return digest.hexdigest()

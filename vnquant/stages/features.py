@@ -1,4 +1,4 @@
-"""Stage features: clean bars to one resident panel of 50 features and the targets."""
+"""Stage features: clean bars to one resident panel of features and the targets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pandas as pd
 
 from vnquant.errors import DataError
 from vnquant.evaluation import leaks
-from vnquant.features.catalogue import FEATURES
 from vnquant.features.panel import build_panel
 from vnquant.features.windows import split
 from vnquant.stages.context import Context
@@ -24,7 +23,10 @@ def run(ctx: Context) -> dict[str, Any]:
     ingested = ctx.marker("ingest")
     clean = pd.read_parquet(ctx.stage("ingest") / "bars.parquet")
     calendar = np.array(read_json(ctx.stage("ingest") / "calendar.json"), dtype="datetime64[D]")
-    panel = build_panel(clean, calendar, ctx.spec.windows.horizon)
+    index = None
+    if ctx.spec.features.name == "v2":
+        index = pd.read_parquet(ctx.stage("ingest") / "index.parquet")
+    panel = build_panel(clean, calendar, ctx.spec.windows.horizon, index)
     ctx.events.progress("features", 1, 2, "writing")
     panel.save(ctx.stage("features") / "panel")
     windows = split(panel, ctx.spec.windows)
@@ -49,7 +51,7 @@ def run(ctx: Context) -> dict[str, Any]:
     return {
         "snapshot": ingested["snapshot"],
         "rows": int(panel.features.shape[0]),
-        "features": len(FEATURES),
+        "features": len(panel.names),
         "windows": {k: sum(c[k] for c in counts.values()) for k in ("train", "validation", "test")},
         "failed": {},
     }

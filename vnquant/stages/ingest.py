@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vnquant.errors import DataError
+from vnquant.market.index import required_levels
 from vnquant.market.quality import inspect
 from vnquant.market.sessions import sessions
 from vnquant.market.sources import open_source, snapshot_hash
@@ -19,29 +20,32 @@ def is_current(ctx: Context, marker: dict[str, Any]) -> bool:
     return ctx.spec.data.snapshot in (None, marker["snapshot"])
 
 
-def load_raw(ctx: Context) -> pd.DataFrame:
-    """The spec's bars, checked against the snapshot it names.
+def load_raw(ctx: Context) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
+    """The spec's bars, the index's levels if its features need them, and their snapshot.
 
     Raises:
-        DataError: the prices are not those that the spec was made from.
+        DataError: the prices are not those that the spec was made from, or lack the index.
     """
     spec = ctx.spec
     raw = ctx.raw
     if raw is None:
         source = open_source(spec.data.source, ctx.options.prices)
         raw = source.load(spec.symbols, start=spec.data.start, end=spec.data.end)
-    found = snapshot_hash(raw)
+    index = None
+    if spec.features.name == "v2":
+        index = required_levels(ctx.options.prices, spec.data.start, spec.data.end)
+    found = snapshot_hash(raw, index)
     if spec.data.snapshot is not None and found != spec.data.snapshot:
         raise DataError(
             f"the prices hash to {found[:12]}, the spec was made from {spec.data.snapshot[:12]}",
             where=str(ctx.options.prices or spec.data.source),
             fix="give the file the spec was made from, or start a new run with `vnquant train`",
         )
-    return raw
+    return raw, index, found
 
 
 def run(ctx: Context) -> dict[str, Any]:
-    raw = load_raw(ctx)
+    raw, index, snapshot = load_raw(ctx)
     ctx.events.progress("ingest", 1, 3, "checking")
     calendar = sessions(raw)
     result = inspect(raw, calendar, max_gap=ctx.spec.windows.max_gap)
@@ -54,6 +58,8 @@ def run(ctx: Context) -> dict[str, Any]:
     stage = ctx.stage("ingest")
     ctx.events.progress("ingest", 2, 3, "writing")
     frames = {"bars": result.clean, "quarantine": result.quarantined, "breaks": result.breaks}
+    if index is not None:
+        frames["index"] = index
     for name, frame in frames.items():
         with written_aside(stage / f"{name}.parquet") as aside:
             frame.to_parquet(aside, index=False, compression="zstd")
@@ -65,7 +71,6 @@ def run(ctx: Context) -> dict[str, Any]:
     failed = {
         s: "no usable bar after the quality checks" for s in ctx.spec.symbols if s not in kept
     }
-    snapshot = snapshot_hash(raw)
     counts = {k: int(v) for k, v in result.counts.items() if v}
     ctx.events.emit("quality", bars=len(raw), kept=len(result.clean), counts=counts)
     return {

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from vnquant.accelerators import launchers
-from vnquant.features.catalogue import NAMES
+from vnquant.features.catalogue import names_of
 from vnquant.spec import RunSpec, load_spec
 from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.losses import per_model_loss
@@ -78,7 +78,8 @@ def shapes_of(spec: RunSpec) -> list[Shape]:
     sizes = {"lookback": spec.windows.lookback, "horizon": spec.windows.horizon}
     members = range(len(spec.model.members))
     # A pooled model has an input more for each value of its embedding.
-    widths = {len(NAMES), len(NAMES) + len(values_of(spec))}
+    own = len(names_of(spec.features.name))
+    widths = {own, own + len(values_of(spec))}
     return sorted(
         {Shape.of(spec.model, m, features=n, **sizes) for m in members for n in widths},
         key=lambda s: -s.layers,
