@@ -7,7 +7,6 @@ are fetched reaches the build only as secrets, which BuildKit keeps out of layer
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -99,13 +98,14 @@ def lay_out(root: Path, source: Commit, into: Path) -> None:
 def pip_settings(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """This machine's pip settings, from its files and environment, environment first."""
     found: dict[str, str] = {}
-    if importlib.util.find_spec("pip") is not None:
-        listed = run([sys.executable, "-m", "pip", "config", "list"], check=False)
-        for line in sorted(listed.out.splitlines(), reverse=True):  # install.x before global.x
-            section, _, rest = line.partition(".")
-            key, _, value = rest.partition("=")
-            if section in {"global", "install"} and value:
-                found.setdefault(key, str(ast.literal_eval(value)))
+    # Asked, not looked up: find_spec("pip") makes setuptools' import hook give this process the
+    # standard library's distutils, with which torch.compile fails. Without pip the answer is empty.
+    listed = run([sys.executable, "-m", "pip", "config", "list"], check=False)
+    for line in sorted(listed.out.splitlines(), reverse=True):  # install.x before global.x
+        section, _, rest = line.partition(".")
+        key, _, value = rest.partition("=")
+        if section in {"global", "install"} and value:
+            found.setdefault(key, str(ast.literal_eval(value)))
     for name, value in environment.items():
         if name.startswith("PIP_") and value:
             found[name.removeprefix("PIP_").lower().replace("_", "-")] = value
