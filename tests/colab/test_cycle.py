@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.colab.conftest import Emulator
+from vnquant.events import read_events
 from vnquant.host.records import launches
 
 pytestmark = pytest.mark.colab
@@ -66,6 +67,11 @@ def test_a_hybrid_cycle_survives_the_death_of_its_controller(
     (run,) = workspace.glob("runs/*")
     assert [r["target"] for r in launches(run)] == ["local", "colab", "local", "local"]
     assert (run / "report" / "DONE.json").exists()
+    # What happened there is added to what happened here, once.
+    begun = [e["stage"] for e in read_events(run / "events.jsonl") if e["event"] == "stage_started"]
+    assert begun[:2] == ["ingest", "features"]
+    assert begun.count("train") == 1
+    assert begun[-1] == "report"
 
 
 def test_where_no_machine_is_to_be_had_it_trains_here_if_asked(
