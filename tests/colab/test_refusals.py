@@ -69,7 +69,7 @@ def test_units_are_what_the_balance_has_lost(emulator: Emulator, tmp_path: Path)
     record = {"launch": "x", "run": "0" * 12, "workspace": str(tmp_path), "started": now(),
               "balance": before[0] if before else None, "spec": {"max_units": 0.01}}  # fmt: skip
     save(record)
-    until = time.monotonic() + 120  # H100s are lent at some 19 units an hour there
+    until = time.monotonic() + 120  # H100s are lent at 9 units an hour there
     while not (why := over_limit(record)):
         assert time.monotonic() < until
         time.sleep(1)
