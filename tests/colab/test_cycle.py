@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 
 from tests.colab.conftest import Emulator
+from vnquant.events import read_events
 from vnquant.host.records import launches
 
 pytestmark = pytest.mark.colab
 
 
-def words(workspace: Path) -> list[str]:
+def words(workspace: Path, epochs: str = "2") -> list[str]:
     return [
         *(sys.executable, "-m", "vnquant", "train", "--mode", "hybrid", "--gpu", "T4"),
         *("--symbols", "FPT", "VCB", "--start", "2019-01-01", "--preset", "small"),
-        *("--epochs", "2", "--threads", "1", "--workspace", str(workspace)),
+        *("--epochs", epochs, "--threads", "1", "--workspace", str(workspace)),
     ]
 
 
@@ -40,8 +41,9 @@ def test_a_hybrid_cycle_survives_the_death_of_its_controller(
     emulator: Emulator, tmp_path: Path
 ) -> None:
     workspace = tmp_path / "w"
+    command = words(workspace, "12")  # long enough to be found at work
     with (tmp_path / "log").open("w") as log:
-        child = subprocess.Popen(words(workspace), stdout=log, stderr=log)
+        child = subprocess.Popen(command, stdout=log, stderr=log)
         until = time.monotonic() + 240
         while time.monotonic() < until and child.poll() is None:
             records = [r for p in workspace.glob("runs/*") for r in launches(p)]
@@ -53,7 +55,7 @@ def test_a_hybrid_cycle_survives_the_death_of_its_controller(
         child.wait()
     assert len(emulator.machines()) == 1
     assert (job(workspace)["state"], job(workspace)["phase"]) == ("interrupted", 2)
-    done = subprocess.run(words(workspace), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "is at work already; following it" in done.stderr
     assert emulator.machines() == []
@@ -66,6 +68,11 @@ def test_a_hybrid_cycle_survives_the_death_of_its_controller(
     (run,) = workspace.glob("runs/*")
     assert [r["target"] for r in launches(run)] == ["local", "colab", "local", "local"]
     assert (run / "report" / "DONE.json").exists()
+    # What happened there is added to what happened here, once.
+    begun = [e["stage"] for e in read_events(run / "events.jsonl") if e["event"] == "stage_started"]
+    assert begun[:2] == ["ingest", "features"]
+    assert begun.count("train") == 1
+    assert begun[-1] == "report"
 
 
 def test_where_no_machine_is_to_be_had_it_trains_here_if_asked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from vnquant.errors import INTERRUPTED, OK, PARTIAL, RETRY, RetryableError, UsageError
+from vnquant.events import read_events
 from vnquant.host import launch as starting
 from vnquant.host.cycle import PHASES, TARGET, Cycle, cost, stages
 from vnquant.host.findings import Finding
@@ -401,6 +403,24 @@ def test_mistakes_are_named(more: tuple[str, ...], code: int, says: str, tmp_pat
     assert done.returncode == code, done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_what_is_on_the_remote_comes_back_before_anything_is_trained(
+    straight: Path, tmp_path: Path
+) -> None:
+    remote = ("--remote", f"directory:{tmp_path / 'remote'}")
+    shutil.copytree(straight, tmp_path / "here")
+    for place in ("here", "elsewhere"):
+        done = subprocess.run(
+            words(tmp_path / place, *remote), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "rought back" in done.stderr
+    (run,) = (tmp_path / "elsewhere").glob("runs/*")
+    begun = [e["stage"] for e in read_events(run / "events.jsonl") if e["event"] == "stage_started"]
+    assert "train" not in begun
+    assert weights(tmp_path / "elsewhere") == weights(straight) != {}
 
 
 def test_phases_are_for_cycles(tmp_path: Path) -> None:

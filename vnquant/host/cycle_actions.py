@@ -10,10 +10,12 @@ from vnquant.cli_plan import PLANNED, plan
 from vnquant.errors import UsageError, VnquantError
 from vnquant.host import notices, publishing
 from vnquant.host.cycle import TARGET, Cycle
+from vnquant.host.discovery import SHARED
 from vnquant.host.findings import refuse_errors
 from vnquant.host.jobs import Job, Jobs
 from vnquant.host.launch import Wish
-from vnquant.host.launch_actions import hand_over, say, show, words
+from vnquant.host.launch_actions import bring, hand_over, say, show, words
+from vnquant.host.records import launches
 from vnquant.host.summary import text, title
 from vnquant.host.targets import LaunchSpec, Record
 from vnquant.workspace import Workspace
@@ -38,6 +40,7 @@ def train(
     with jobs.lock():
         if remote:
             refuse_errors(publishing.preflight(place.path, remote))
+            bring(place.path, remote, SHARED)
         prices: Path | None = given.pop("prices")
         try:
             spec = plan(
@@ -50,6 +53,9 @@ def train(
             raise
         device, optimize = given.pop("device"), given.pop("optimize_inference")
         run = place.run(spec)
+        # Not into a run whose phase goes on without its controller.
+        if remote and all("ended" in record for record in launches(run.path)):
+            bring(place.path, remote, (f"runs/{spec.run_id}/",))
         job = jobs.take_up(mode, spec, target or TARGET[mode], cycle["fallback"])
         base = LaunchSpec(
             target="local",

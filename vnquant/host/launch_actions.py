@@ -36,8 +36,7 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
     if remote:
         refuse_errors(publishing.preflight(place.path, remote))
         # Prices and specs may be among what is brought; the run has no name before them.
-        for line in publishing.bring(place.path, remote, SHARED):
-            say(line)
+        bring(place.path, remote, SHARED)
     prices: Path | None = given.pop("prices")
     job = plan(prices=prices, **{k: given.pop(k) for k in list(given) if k in PLANNED})
     stages = stages_of(optimize_inference=given.pop("optimize_inference"))
@@ -61,8 +60,7 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
         if finding.level == "warning":
             say(f"Note: {finding}")
     if remote:
-        for line in publishing.bring(place.path, remote, (f"runs/{launch.run_id}/",)):
-            say(line)
+        bring(place.path, remote, (f"runs/{launch.run_id}/",))
     run.prepare()
     hand_over(place.path, run.path)
     beside = publishing.Beside(place.path, launch.run_id, remote) if remote else None
@@ -86,6 +84,12 @@ def train(target: str, launching: dict[str, Any], workspace: str, **given: Any) 
         except (VnquantError, KeyboardInterrupt) as error:
             say(f"What is saved is not known ({error or 'stopped'}). {beside.advice}")
     return code
+
+
+def bring(workspace: Path, remote: str, names: tuple[str, ...]) -> None:
+    """Fetch what the remote has below these names and this workspace lacks, and say so."""
+    for line in publishing.bring(workspace, remote, names):
+        say(line)
 
 
 def hand_over(workspace: Path, run: Path) -> None:

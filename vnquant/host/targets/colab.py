@@ -144,9 +144,7 @@ class ColabTarget:
                 break
             sizes = {name: path.stat().st_size for name, path in files.items()}
             cell = cells.LOOK.format(**place, **sizes, pid=record["job"], chunk=cells.CHUNK)
-        if files["events"].stat().st_size:
-            # The machine began with the events on Drive, so its file is the longer one.
-            write_bytes(run / "events.jsonl", files["events"].read_bytes())
+        _merge(run / "events.jsonl", files["events"])
         if seen["progress"] is not None:
             write_json(run / "progress.json", seen["progress"])
         return seen
@@ -166,7 +164,9 @@ class ColabTarget:
                 tar.extractall(tree, **safely)
             # As on the machine: what vouches for other files comes after them.
             for path in sorted(tree.rglob("*"), key=lambda p: p.stat().st_mtime_ns):
-                if path.is_file():
+                if path == tree / "events.jsonl":
+                    _merge(run / "events.jsonl", path)
+                elif path.is_file():
                     target = run / path.relative_to(tree)
                     target.parent.mkdir(parents=True, exist_ok=True)
                     path.replace(target)
@@ -249,6 +249,19 @@ class ColabTarget:
         if gone:
             record.setdefault("released", now())
         return gone
+
+
+def _merge(events: Path, others: Path) -> None:
+    """Add the events that others have seen: here the phases before and after, there every machine.
+
+    An event holds its time to the millisecond, so equal lines are one event.
+    """
+    own = events.read_bytes().splitlines(keepends=True) if events.exists() else []
+    known = set(own)
+    theirs = others.read_bytes().splitlines(keepends=True)
+    new = [line for line in theirs if line.endswith(b"\n") and line not in known]
+    if new:
+        write_bytes(events, b"".join(own + new))
 
 
 def _session(record: Record) -> Colab:
