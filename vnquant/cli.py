@@ -18,6 +18,7 @@ from vnquant import __version__
 from vnquant import cli_options as opt
 from vnquant.argv import normalise
 from vnquant.cli_prices import prices
+from vnquant.cli_study import study
 from vnquant.cli_weekly import weekly
 from vnquant.errors import BUG, INTERRUPTED, VnquantError
 
@@ -186,6 +187,7 @@ def registry_prune(workspace: str, keep: int) -> None:
 
 
 cli.add_command(prices)
+cli.add_command(study)
 cli.add_command(weekly)
 
 

@@ -1,0 +1,106 @@
+"""Studies as files: what is shipped fits, and what does not fit is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vnquant.errors import UsageError
+from vnquant.spec import PRESETS, RunSpec
+from vnquant.studies.definition import Study, load, nested, shipped, spec_of
+from vnquant.studies.trials import folder_of, planned
+from vnquant.workspace import Workspace
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_study_fits_every_preset(name: str, preset: str, base: RunSpec) -> None:
+    study = load(name)
+    trials = planned(study, base.model_copy(update={"model": PRESETS[preset]}))
+    assert trials[0].name == study.variants[0].name
+    assert len(trials) >= min(2, len(study.variants))
+    for parameter in study.search.parameters if study.search else ():
+        for value in parameter.choices or (parameter.low, parameter.high):
+            spec_of(base, nested(parameter.field, value), "here")
+
+
+def test_overrides_go_as_deep_as_they_say(base: RunSpec) -> None:
+    spec = spec_of(base, {"training": {"epochs": 7}, "model": {"d_model": 32}}, "here")
+    assert (spec.training.epochs, spec.model.d_model) == (7, 32)
+    assert spec.training.seed == base.training.seed
+    assert spec.model.members == base.model.members
+    assert spec_of(base, {}, "here") == base
+    two = spec_of(base, {"model": {"members": [{"layers": 1, "dropout": 0.1}] * 2}}, "here")
+    deep = spec_of(two, nested("model.members.*.layers", 3), "here")
+    assert [(m.layers, m.dropout) for m in deep.model.members] == [(3, 0.1), (3, 0.1)]
+
+
+def test_what_comes_to_the_same_is_one_trial(base: RunSpec) -> None:
+    same = {"training": {"epochs": base.training.epochs}}
+    variants = [{"name": "a"}, {"name": "b", "overrides": same}, {"name": "c", "reading": "int8"}]
+    study = Study.model_validate({"name": "x", "question": "?", "variants": variants})
+    assert [t.name for t in planned(study, base)] == ["a", "c"]
+
+
+def test_other_features_leave_the_snapshot_open(base: RunSpec) -> None:
+    data = base.data.model_copy(update={"snapshot": "0" * 64})
+    given = base.model_copy(update={"data": data})
+    assert spec_of(given, {"training": {"epochs": 2}}, "here").data.snapshot == "0" * 64
+    assert spec_of(given, {"features": {"name": "v2"}}, "here").data.snapshot is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"training": {"epoch": 3}}, "training.epoch"),
+        ({"windows": {"purge": 1}}, "shorter than the horizon"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_what_the_spec_does_not_take_is_named(
+    overrides: dict[str, object], says: str, base: RunSpec
+) -> None:
+    with pytest.raises(UsageError, match=says) as error:
+        spec_of(base, overrides, "study x, variant y")
+    assert error.value.where == "study x, variant y"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "JSON"),
+        ('{"name": "a", "question": "?", "variants": []}', "variants"),
+        ('{"name": "A b", "question": "?", "variants": [{"name": "x"}]}', "name"),
+        ('{"name": "a", "question": "?", "variants": [{"name": "x"}, {"name": "x"}]}', "one name"),
+        (
+            '{"name": "a", "question": "?", "variants": [{"name": "x"}],'
+            ' "search": {"parameters": [{"field": "training.epochs", "low": 3}]}}',
+            "low < high, or choices",
+        ),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=says):
+        load(str(path))
+
+
+def test_unknown_names_and_files_are_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no study nosuch") as error:
+        load("nosuch")
+    assert "lookback" in error.value.fix
+    with pytest.raises(UsageError, match="cannot be read"):
+        load(str(tmp_path / "none.json"))
+
+
+def test_another_question_or_base_has_another_folder(
+    study: Study, base: RunSpec, tmp_path: Path
+) -> None:
+    place = Workspace(tmp_path)
+    other = study.model_copy(update={"question": "Which?"})
+    later = spec_of(base, {"training": {"epochs": 9}}, "here")
+    folders = {folder_of(place, s, b) for s in (study, other) for b in (base, later)}
+    assert len(folders) == 4
+    assert folder_of(place, study, base) in folders

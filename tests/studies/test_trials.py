@@ -1,0 +1,196 @@
+"""Trials: once each, whatever is killed; searched ones too; on a cluster of two nodes too."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vnquant.spec import RunSpec
+from vnquant.stages.context import Options
+from vnquant.studies import engines, search, trials
+from vnquant.studies.definition import Search, Study, spec_of
+from vnquant.workspace import Workspace
+
+OPTIONS = Options(threads=1)
+FIGURES = ("rank_ic", "accuracy", "brier", "n", "validation_losses")
+
+
+def figures(row: dict[str, Any]) -> list[Any]:
+    return [row.get(k) for k in FIGURES]
+
+
+CODE = """
+import json, sys
+from vnquant.spec import RunSpec
+from vnquant.stages.context import Options
+from vnquant.studies import engines, trials
+from vnquant.studies.definition import Study
+from vnquant.workspace import Workspace
+given, place = json.load(open(sys.argv[1])), Workspace(sys.argv[2])
+study = Study.model_validate(given["study"])
+base = RunSpec.model_validate(given["base"])
+folder = trials.folder_of(place, study, base)
+engines.Local(folder, place, Options(threads=1))(trials.planned(study, base))
+"""
+
+
+def written(path: Path, study: Study, base: RunSpec) -> Path:
+    content = {"study": study.model_dump(mode="json"), "base": base.model_dump(mode="json")}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, study: Study, base: RunSpec) -> Any:
+    place = Workspace(tmp_path_factory.mktemp("straight"))
+    folder = trials.folder_of(place, study, base)
+    work = engines.Local(folder, place, OPTIONS)
+    return place, folder, work(trials.planned(study, base))
+
+
+@pytest.mark.slow
+def test_every_trial_has_a_row_and_forecasts(straight: Any, study: Study, base: RunSpec) -> None:
+    place, folder, (first, low, impossible) = straight
+    assert (first["name"], low["name"]) == ("as given", "low")
+    assert first["rank_ic"] != low["rank_ic"]
+    assert {"always_up", "ridge_pooled"} <= {r["name"] for r in first["rivals"]}
+    assert "fewer than 100000" in impossible["failed"]
+    one, two, other = trials.planned(study, base)
+    assert len(trials.forecasts(folder, place, one)) == first["n"]
+    assert trials.finished(folder, other) is None, "other prices may do"
+    before = (folder / "trials" / two.key / trials.ROW).stat().st_mtime_ns
+    assert engines.Local(folder, place, OPTIONS)([two]) == [low]
+    assert (folder / "trials" / two.key / trials.ROW).stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reading", ["int8", "threshold"])
+def test_other_readings_train_nothing(reading: Any, straight: Any, base: RunSpec) -> None:
+    place, folder, (first, *_) = straight
+    trial = trials.Trial(reading, base, reading)
+    (row,) = engines.Local(folder, place, OPTIONS)([trial])
+    assert row["run"] == first["run"]
+    assert row["forecast_seconds"] > 0
+    table = trials.forecasts(folder, place, trial)
+    plain = trials.forecasts(folder, place, trials.Trial("plain", base))
+    assert len(table) == len(plain)
+    assert not table["p_up"].equals(plain["p_up"])
+
+
+@pytest.mark.slow
+def test_sigkill_then_the_same_command_goes_on(
+    straight: Any, study: Study, base: RunSpec, tmp_path: Path
+) -> None:
+    """Killed in the second trial: the first is not carried out again; all rows are the same."""
+    given = tmp_path / "given.json"
+    given.write_text(
+        json.dumps({"study": study.model_dump(), "base": base.model_dump(mode="json")})
+    )
+    place = Workspace(tmp_path / "w")
+    folder = trials.folder_of(place, study, base)
+    one, two, _ = trials.planned(study, base)
+    child = subprocess.Popen([sys.executable, "-c", CODE, str(given), str(place.path)])
+    begun = place.run(two.spec).path / "events.jsonl"
+    until = time.monotonic() + 120
+    while not begun.exists():
+        assert time.monotonic() < until
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    kept = (folder / "trials" / one.key / trials.ROW).stat().st_mtime_ns
+    assert trials.finished(folder, two) is None
+    rows = engines.Local(folder, place, OPTIONS)(trials.planned(study, base))
+    assert (folder / "trials" / one.key / trials.ROW).stat().st_mtime_ns == kept
+    assert [figures(r) for r in rows] == [figures(r) for r in straight[2]]
+
+
+SEARCH = Search.model_validate(
+    {
+        "parameters": [
+            {"field": "training.learning_rate", "low": 1e-5, "high": 1e-2, "log": True},
+            {"field": "windows.lookback", "choices": [10, 20]},
+        ],
+        "trials": 5,
+    }
+)
+
+
+class Stop(Exception):
+    """Stands for a kill: nothing of the search's own code runs after it."""
+
+
+def test_a_search_loses_no_finished_trial(tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra `study` is not installed")
+    done: list[str] = []
+
+    def attempt(proposed: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+        rows = []
+        for name, overrides in proposed:
+            if name not in done and len(done) == stop_at:
+                raise Stop
+            done.extend([name] if name not in done else [])
+            rate = overrides["training"]["learning_rate"]
+            rows.append({"name": name, "rank_ic": None if rate > 5e-3 else -abs(rate - 1e-3)})
+        return rows
+
+    stop_at = 3
+    with pytest.raises(Stop):
+        search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
+    first = list(done)
+    stop_at = 99
+    rows = search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
+    assert [r["name"] for r in rows][:3] == first
+    assert len(rows) == 5
+    again = search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
+    assert again == rows
+    assert len(done) == 5, "the one under way was proposed again, not another"
+    undisturbed = search.carry_out(tmp_path / "b", SEARCH, "rank_ic", attempt)
+    assert undisturbed == rows
+
+
+def test_searched_values_reach_the_spec(base: RunSpec, tmp_path: Path) -> None:
+    pytest.importorskip("optuna", reason="the extra `study` is not installed")
+    seen: list[RunSpec] = []
+
+    def attempt(proposed: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+        seen.extend(spec_of(base, overrides, name) for name, overrides in proposed)
+        return [{"name": name, "rank_ic": 0.0} for name, _ in proposed]
+
+    search.carry_out(tmp_path, SEARCH, "rank_ic", attempt, width=2)
+    assert len({s.training.learning_rate for s in seen}) == 5
+    assert {s.windows.lookback for s in seen} <= {10, 20}
+
+
+@pytest.mark.slow
+def test_two_nodes_of_which_one_is_killed_lose_no_finished_trial(
+    straight: Any, study: Study, base: RunSpec, tmp_path: Path, repository: Path
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
+    script = repository / "tests" / "studies" / "two_nodes.py"
+    given = tmp_path / "given.json"
+    given.write_text(
+        json.dumps({"study": study.model_dump(), "base": base.model_dump(mode="json")})
+    )
+    environment = {**os.environ, "PYTHONPATH": str(repository), "RAY_USAGE_STATS_ENABLED": "0"}
+    child = subprocess.Popen(
+        [sys.executable, str(script), str(given), str(tmp_path / "w"), str(tmp_path / "ray")],
+        stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, _ = child.communicate(timeout=400)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
+    assert child.returncode == 0, out
+    found = json.loads(out.splitlines()[-1])
+    assert found["nodes"] == {"before": 2, "after": 1}
+    assert [figures(r) for r in found["rows"]] == [figures(r) for r in straight[2]]

@@ -1,0 +1,1 @@
+"""Questions answered by walk-forwards: studies are data, their trials are ordinary runs."""

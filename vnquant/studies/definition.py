@@ -1,0 +1,166 @@
+"""What a study is: a question, a metric, and specs that differ in what is asked about."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vnquant.errors import UsageError
+from vnquant.spec import RunSpec
+
+Overrides = dict[str, Any]
+EVERY = "*"
+"""In overrides, every item of a list."""
+Metric = Literal["rank_ic", "accuracy", "brier", "mse_sum"]
+LOWER_IS_BETTER = frozenset({"brier", "mse_sum"})
+Reading = Literal["plain", "int8", "threshold"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Variant(_Frozen):
+    """One way to do it.
+
+    Attributes:
+        overrides: what differs from the study's base spec, nested as the spec is; a list is
+            replaced as a whole, or changed in every item by ``{"*": ...}``.
+        reading: how the forecasts come out of the trained models; see `vnquant.studies.readings`.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    overrides: Overrides = {}
+    reading: Reading = "plain"
+
+
+class Parameter(_Frozen):
+    """What a search may change: a field of the spec, and which values it may take.
+
+    Attributes:
+        field: as ``training.learning_rate``.
+        low, high: a range of numbers, or ``choices`` instead.
+    """
+
+    field: Annotated[str, Field(pattern=r"^[a-z_0-9]+(\.([a-z_0-9]+|\*))*$")]
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: tuple[Any, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Parameter:
+        ranged = self.low is not None and self.high is not None and self.low < self.high
+        if ranged == (self.choices is not None):
+            raise ValueError(f"{self.field}: give low < high, or choices")
+        return self
+
+
+class Search(_Frozen):
+    """Trials that Optuna's TPE sampler proposes, besides the variants."""
+
+    parameters: tuple[Parameter, ...] = Field(min_length=1)
+    trials: int = Field(default=20, ge=1)
+    seed: int = 0
+
+
+class Study(_Frozen):
+    """A question and the trials that answer it; the first variant is what is done today."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+    question: str
+    metric: Metric = "rank_ic"
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    search: Search | None = None
+
+    @model_validator(mode="after")
+    def _apart(self) -> Study:
+        names = [v.name for v in self.variants]
+        if len(set(names)) < len(names):
+            raise ValueError("two variants have one name")
+        return self
+
+
+def shipped() -> dict[str, Study]:
+    """The studies of the package, by name."""
+    folder = files("vnquant.studies") / "shipped"
+    found = [_parsed(p.read_text(encoding="utf-8"), p.name) for p in folder.iterdir()
+             if p.name.endswith(".json")]  # fmt: skip
+    return {study.name: study for study in sorted(found, key=lambda s: s.name)}
+
+
+def load(name: str) -> Study:
+    """A shipped study by name, or one's own by the path of its JSON file.
+
+    Raises:
+        UsageError: there is none, or the file is not a study.
+    """
+    if name.endswith(".json"):
+        try:
+            return _parsed(Path(name).read_text(encoding="utf-8"), name)
+        except OSError as error:
+            raise UsageError(
+                f"cannot be read ({error.strerror})", where=name, fix="give a study's JSON file"
+            ) from error
+    known = shipped()
+    if name not in known:
+        raise UsageError(
+            f"there is no study {name}",
+            where="vnquant study",
+            fix=f"use {', '.join(known)}, or the path of your own (.json)",
+        )
+    return known[name]
+
+
+def _parsed(text: str, where: str) -> Study:
+    try:
+        return Study.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UsageError(
+            f"{place}: {first['msg']}", where=where, fix="see docs/studies.md for the fields"
+        ) from error
+
+
+def spec_of(base: RunSpec, overrides: Overrides, where: str) -> RunSpec:
+    """The base spec with some fields replaced.
+
+    Other features may need other data, so the snapshot is then left open: the trial's own stage
+    ingest says what it was.
+
+    Raises:
+        UsageError: the spec has no such field, or it does not take such a value.
+    """
+    content = _merged(base.model_dump(mode="json"), overrides)
+    if content["features"] != base.model_dump(mode="json")["features"]:
+        content["data"]["snapshot"] = None
+    try:
+        return RunSpec.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            where=where,
+            fix="see docs/spec.md for the fields",
+        ) from error
+
+
+def _merged(base: Any, overrides: Any) -> Any:
+    if isinstance(base, list) and isinstance(overrides, dict) and set(overrides) == {EVERY}:
+        return [_merged(item, overrides[EVERY]) for item in base]
+    if not (isinstance(base, dict) and isinstance(overrides, dict)):
+        return overrides
+    changed = {key: _merged(base.get(key), value) for key, value in overrides.items()}
+    return {**base, **changed}
+
+
+def nested(field: str, value: Any) -> Overrides:
+    """``a.b`` and a value as ``{"a": {"b": value}}``."""
+    for part in reversed(field.split(".")):
+        value = {part: value}
+    return dict(value)

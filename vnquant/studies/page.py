@@ -1,0 +1,97 @@
+"""A study's result for people: Markdown, and one plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vnquant.studies.result import WORDS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from vnquant.report.svg import Image
+
+RIVALS = "best rival"
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Question, recommendation, the table of trials, the rivals, and how to repeat it."""
+    study, rows = result["study"], result["trials"]
+    done = [row for row in rows if "failed" not in row]
+    lines = [f"# {study['name']}", "", study["question"], "", result["recommendation"], ""]
+    lines += [
+        "| trial | RankIC (s.e.) | accuracy | 95 % interval | ECE | Brier | "
+        f"{WORDS[result['metric']]} minus the first's | adjusted p | core-hours | run |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    lines += [_line(row) for row in rows]
+    if done:
+        lines += ["", "Rivals on the first trial's windows:", ""]
+        lines += ["| | RankIC (s.e.) | accuracy | ECE |", "|---|---:|---:|---:|"]
+        for rival in done[0]["rivals"]:
+            lines.append(
+                f"| {_cell(rival['name'])} | {_ic(rival)} | {rival['accuracy']:.2%} "
+                f"| {rival['ece']:.4f} |"
+            )
+        one = done[0]
+        lines += [
+            "",
+            f"{one['n']} windows on {one['dates']} dates, seed {one['seed']}, snapshot "
+            f"{one['snapshot'][:12]}, base spec {result['base_digest'][:12]}, "
+            f"finished {one['finished']}, on {one['device']}.",
+            "",
+            f"`{result['command']}`",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    if "failed" in row:
+        return f"| {_cell(row['name'])} | failed: {_cell(row['failed'])} | | | | | | | | |"
+    interval, against = row["accuracy_interval"], row.get("against_first", {})
+    gap, p = against.get("difference"), against.get("adjusted_p")
+    cells = [
+        _cell(row["name"]),
+        _ic(row),
+        f"{row['accuracy']:.2%}",
+        "-" if interval is None else f"{interval[0]:.2%} to {interval[1]:.2%}",
+        f"{row['ece']:.4f}",
+        f"{row['brier']:.4f}",
+        "" if gap is None else f"{gap:+.4f}",
+        "" if p is None else f"{p:.3f}",
+        f"{row['hours']:.2f}",
+        row["run"],
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _ic(row: Mapping[str, Any]) -> str:
+    if row["rank_ic"] is None:
+        return "-"
+    error = row["rank_ic_se"]
+    return f"{row['rank_ic']:+.4f}" + ("" if error is None else f" ({error:.4f})")
+
+
+def _cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
+
+
+def plot(result: Mapping[str, Any]) -> Image:
+    """RankIC of every trial with its interval, the first trial's value as a line."""
+    from vnquant.report.svg import BLUE, GREY, image
+
+    rows = [r for r in result["trials"] if r.get("rank_ic") is not None]
+
+    def draw(axes: Axes) -> None:
+        for place, row in enumerate(reversed(rows)):
+            if row["rank_ic_interval"] is not None:
+                axes.plot(row["rank_ic_interval"], [place, place], color=GREY)
+            axes.plot(row["rank_ic"], place, "o", color=BLUE)
+        if rows:
+            axes.axvline(rows[0]["rank_ic"], color=GREY, linestyle=":")
+        axes.set_yticks(range(len(rows)), [str(n) for n in range(len(rows), 0, -1)])
+        axes.set_xlabel("RankIC and its interval, by number of trial")
+
+    said = "; ".join(f"{r['name']} {r['rank_ic']:+.3f}" for r in rows)
+    return image(f"RankIC of the trials: {said}.", draw)
