@@ -23,7 +23,7 @@ LOCKED = {
     "dev": (("dev",), "Tests, linters, types."),
     # The controller collects prices too; `prices` alone is for a machine that does nothing else.
     "host": (("host", "prices"), "The controller's extra, and that of collecting prices."),
-    "study": (("study",), "Rivals of the studies."),
+    "study": (("study", "ray"), "Rivals, search and cluster of the studies."),
     "bench": (("bench",), "Peers of the benchmarks."),
 }
 """The extras in each file of requirements, and what it is for."""
