@@ -113,7 +113,8 @@ def carried(steps: Array, owner: Rows, carry: float) -> Array:
     out = steps - mean
     for row in np.flatnonzero(owner[1:] == owner[:-1]) + 1:
         out[row] = carry * out[row - 1] + np.sqrt(1.0 - carry**2) * out[row]
-    return mean + out
+    planted: Array = mean + out
+    return planted
 
 
 def _steps(clean: pd.DataFrame) -> Array:
@@ -138,12 +139,13 @@ def _bars(
     before = np.where(first, start[owner], np.roll(close, 1))
     low, high = rules.floor(exchange, before, days), rules.ceiling(exchange, before, days)
     bars = pd.DataFrame({k: clean[k].to_numpy() for k in ("symbol", "exchange", "date")})
+    at: dict[str, Array] = {}
     for name in ("open", "high", "low"):
         shape = (clean[name] / clean["close"]).to_numpy(np.float64)[source]
-        price = rules.round_to_tick(exchange, close * shape, days)
-        bars[name] = np.clip(price, low, high)
-    bars["high"] = np.maximum.reduce([bars["open"], bars["high"], close])
-    bars["low"] = np.minimum.reduce([bars["open"], bars["low"], close])
+        at[name] = np.clip(rules.round_to_tick(exchange, close * shape, days), low, high)
+    bars["open"] = at["open"]
+    bars["high"] = np.maximum.reduce([at["open"], at["high"], close])
+    bars["low"] = np.minimum.reduce([at["open"], at["low"], close])
     bars["close"] = bars["adj_close"] = close
     bars["volume"] = clean["volume"].to_numpy(np.float64)[source]
     # The average price, which is the next reference on UPCOM, is the close.
@@ -155,7 +157,8 @@ def _starts(first_close: Array, steps: Array, owner: Rows) -> Array:
     """A share's close before its first bar, high enough for the whole path, ``[S]``."""
     path = pd.Series(steps).groupby(owner).cumsum()
     lowest = np.exp(path.groupby(owner).min().to_numpy(np.float64))
-    return np.round(np.maximum(first_close, LEAST_PRICE / np.minimum(lowest, 1.0)), 1)
+    start = np.maximum(first_close, LEAST_PRICE / np.minimum(lowest, 1.0))
+    return np.asarray(np.round(start, 1), dtype=np.float64)
 
 
 def _walk(
