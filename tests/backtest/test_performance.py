@@ -119,3 +119,22 @@ def test_what_each_rule_takes_adds_up() -> None:
     assert table.loc["tax on sales", "taken"] > 0
     assert table.loc["slippage", "slippage"] > 0
     assert math.isnan(table["sharpe"].iloc[0]) is False
+
+
+def test_cash_on_its_way_flatters_a_book_that_loses_until_exposure_is_counted() -> None:
+    """Three shares that fall alike, all of the money moved on every other session."""
+    close = np.tile(50.0 * 0.995 ** np.arange(80), (3, 1)).T
+    targets = np.eye(3)[np.arange(80) // 2 % 3]
+    table = ablation(market(close), targets, only(settle_cash=True))
+    step = table.loc["settlement of cash"]
+    before = table.loc["settlement of shares"]
+    assert step["taken"] < -0.05, "less was lost"
+    assert step["invested"] < 0.75 * before["invested"]
+    assert step["exposed"] == pytest.approx(before["exposed"], rel=0.1)
+    # 0.5 % a session, 250 sessions a year, of what is in shares.
+    assert before["exposed"] == pytest.approx(-0.005 * SESSIONS_PER_YEAR, rel=0.1)
+
+
+def test_a_book_without_shares_earns_nothing_per_exposure() -> None:
+    table = ablation(market(np.full(10, 20.0)), np.zeros((10, 1)))
+    assert table["exposed"].isna().all()

@@ -58,6 +58,7 @@ def bars(
         }
     )
     frame["segment"] = np.searchsorted(np.sort(breaks), np.arange(n), side="right").astype(np.int32)
+    frame["false_step"] = False
     return frame
 
 

@@ -111,6 +111,22 @@ def test_symbols_do_not_leak_into_each_other(make_bars: MakeBars):
     np.testing.assert_array_equal(both.targets[120:], alone.targets)
 
 
+def test_a_step_that_was_taken_back_is_nobodys_outcome_and_stays_in_the_features(
+    make_bars: MakeBars,
+):
+    frame = make_bars(200)
+    doubted = frame.assign(false_step=np.arange(200) == 150)
+    plain, found = (build_panel(f, days(frame), 5) for f in (frame, doubted))
+    np.testing.assert_array_equal(found.features, plain.features)
+    void = np.isnan(found.targets) & np.isfinite(plain.targets)
+    rows, ahead = np.nonzero(void)
+    assert list(zip(rows.tolist(), ahead.tolist(), strict=True)) == [
+        (150 - 1 - h, h) for h in reversed(range(5))
+    ]
+    known = ~void
+    np.testing.assert_array_equal(found.targets[known], plain.targets[known])
+
+
 def test_appending_bars_changes_no_earlier_row(make_bars: MakeBars):
     frame = make_bars(200)
     whole = build_panel(frame, days(frame), 5)

@@ -87,10 +87,11 @@ def test_factor_steps_only_on_the_ex_date():
     assert np.isclose(step[2], 2.0)
 
 
-def test_an_adjustment_of_one_bar_is_seen_at_both_ends():
+def test_an_adjustment_of_one_bar_is_seen_on_the_next_bar():
     factor = np.array([1.0, 1.0, 1.77, 0.565, 1.0, 1.5, 1.0])
     found = taken_back(factor, first_only(7))
-    assert found.tolist() == [False, False, True, True, False, False, False]
+    assert found.tolist() == [False, False, False, True, False, False, False]
+    assert not taken_back(factor[:3], first_only(3)).any()
 
 
 def test_a_factor_is_not_taken_back_by_another_symbol():

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from vnquant.errors import DataError
+from vnquant.market import adjustment
 from vnquant.market.folder import PriceFolder
 from vnquant.market.quality import CLASSES, QualityResult, inspect
 from vnquant.market.sessions import sessions
@@ -18,6 +19,7 @@ from vnquant.market.sessions import sessions
 CLEAN = [
     "symbol", "exchange", "date", "open", "high", "low", "close",
     "adj_open", "adj_high", "adj_low", "adj_close", "volume", "value", "segment",
+    "false_step",
 ]  # fmt: skip
 
 
@@ -121,14 +123,26 @@ def test_an_action_missing_from_adj_close_breaks_the_history(bars):
         assert len(result.clean) == len(raw)  # the bars themselves are sound
 
 
-def test_an_adjustment_of_one_day_breaks_on_both_sides(bars):
-    # AAS 2023-06-13 jumped far enough to pass the band; TIG in May of that year only by a tenth.
-    raw = put(bars, 30, adj_close=bars["adj_close"].iloc[30] * 1.75)
+def test_an_adjustment_of_one_day_breaks_where_that_can_be_known(bars):
+    # AAS 2023-06-13 jumped far enough to pass the band; TIG in May of that year only by a tenth,
+    # which an ordinary ex-date might have been until the next close.
     both = bars["date"].iloc[[30, 31]].tolist()
-    assert judge(raw).breaks["date"].tolist() == both
+    large = judge(put(bars, 30, adj_close=bars["adj_close"].iloc[30] * 1.75))
+    assert large.breaks["date"].tolist() == both
     small = judge(put(bars, 30, adj_close=bars["adj_close"].iloc[30] * 1.1))
-    assert small.counts["adjustment_taken_back"] == 2
-    assert small.breaks["date"].tolist() == both
+    assert small.counts["adjustment_taken_back"] == 1
+    assert small.breaks["date"].tolist() == both[1:]
+    for found in (large, small):
+        assert found.clean.loc[found.clean["false_step"], "date"].tolist() == both[:1]
+
+
+def test_an_adjustment_taken_back_over_a_bar_that_is_left_out(bars):
+    """The false step is that of the last bar kept; without that bar there is none."""
+    raw = put(bars, 30, adj_close=bars["adj_close"].iloc[30] * 1.1)
+    gone = judge(put(raw, 31, volume=0.0, value=0.0))
+    assert gone.breaks["date"].tolist() == [bars["date"].iloc[32]]
+    assert gone.clean.loc[gone.clean["false_step"], "date"].tolist() == [bars["date"].iloc[30]]
+    assert len(judge(put(raw, 30, volume=0.0, value=0.0)).breaks) == 0
 
 
 def test_a_rise_from_the_average_price_is_no_break(bars):
@@ -250,6 +264,83 @@ def test_the_past_does_not_change_when_bars_are_appended(market_bars):
     pd.testing.assert_frame_equal(before, part, check_exact=True)
 
 
+def spoilt(bars: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The bars with one defect each, around row 30, by the class that finds it."""
+    bar, prices = bars.iloc[30], ["open", "high", "low", "close", "adj_close"]
+    saturday = bar["date"] + pd.Timedelta(days=5 - bar["date"].weekday())
+    stray = bars.iloc[[30]].assign(date=saturday.as_unit("s"))
+    fallen = bars.assign(value=np.nan, change_text=None)
+    fallen.loc[30:, prices] *= 0.67
+    moved = bars.assign(value=np.nan, change_text=None)
+    for name in prices:
+        moved[name] = 40.0 * np.where(np.arange(len(bars)) % 10 >= 5, 1.1, 1.0)
+    moved["volume"] = np.arange(len(bars)) + 1000.0
+    return {
+        "zero_price": put(bars, 30, open=0.0),
+        "high_below_low": put(bars, 30, high=bar["low"], low=bar["high"] + 0.1),
+        "close_outside_range": put(bars, 30, close=bar["high"] + 0.1),
+        "open_outside_range": put(bars, 30, open=bar["high"] + 0.1),
+        "zero_volume": put(bars, 30, volume=0.0, value=0.0),
+        "repeated_bar": put(bars, 31, **{n: bar[n] for n in (*prices, "volume", "value")}),
+        "not_a_session": pd.concat([bars, stray]).sort_values("date", ignore_index=True),
+        "level_break": fallen,
+        "adjustment_taken_back": put(bars, 30, adj_close=bar["adj_close"] * 1.1),
+        "long_gap": bars.drop(index=range(20, 31)).reset_index(drop=True),
+        "beyond_band": moved,
+        "flat_bar": put(bars, 30, **dict.fromkeys(prices[:4], bar["close"])),
+        "zero_value": put(bars, 30, value=0.0),
+        "value_mismatch": put(bars, 30, value=bar["value"] * 1.5),
+        "coarse_adjustment": bars.assign(adj_close=bars["adj_close"] / 100.0),
+    }
+
+
+def known(result: QualityResult, until: pd.Timestamp) -> list[pd.DataFrame]:
+    """All that is said about the bars up to a date, but for what is said of outcomes."""
+    frames = (result.clean.drop(columns="false_step"), result.quarantined, result.breaks)
+    return [f[f["date"] <= until].reset_index(drop=True) for f in frames]
+
+
+def assert_known_at_the_close(raw: pd.DataFrame, ends: list[pd.Timestamp]) -> None:
+    """Everything said about the bars up to a date is said without the later ones as well."""
+    whole = judge(raw)
+    for end in ends:
+        part = judge(raw[raw["date"] <= end].reset_index(drop=True))
+        for then, later in zip(known(part, end), known(whole, end), strict=True):
+            # Without any row, the column of reasons has no type yet.
+            pd.testing.assert_frame_equal(then, later, check_exact=True, check_dtype=len(then) > 0)
+
+
+def test_every_class_of_bars_is_put_to_the_test_of_the_future(bars):
+    """Those of sessions and symbols are notes for people: nothing is decided by them."""
+    assert set(spoilt(bars)) == {n for n, c in CLASSES.items() if c.unit == "bars"}
+    assert {c.action for c in CLASSES.values() if c.unit != "bars"} == {"note"}
+
+
+@pytest.mark.parametrize("name", [n for n, c in CLASSES.items() if c.unit == "bars"])
+def test_a_defect_is_known_at_its_bars_close_or_never(bars, name):
+    raw = spoilt(bars)[name]
+    assert judge(raw).counts[name] > 0
+    assert_known_at_the_close(raw, raw["date"].iloc[15:45].tolist())
+    # A count that grows by at most one with each bar takes nothing back and adds nothing late.
+    ends = raw["date"].iloc[15:45]
+    counts = [judge(raw[raw["date"] <= end].reset_index(drop=True)).counts[name] for end in ends]
+    assert set(np.diff(counts)) <= {0, 1}
+
+
+def test_a_break_that_waits_for_the_next_bar_would_be_noticed(bars, monkeypatch):
+    """The rule as it was: both ends of the adjustment broke, the first of them by hindsight."""
+    at_the_end = adjustment.taken_back
+
+    def both_ends(factor, first):
+        ends = at_the_end(factor, first)
+        return ends | np.append(ends[1:], False)
+
+    monkeypatch.setattr(adjustment, "taken_back", both_ends)
+    raw = spoilt(bars)["adjustment_taken_back"]
+    with pytest.raises(AssertionError):
+        assert_known_at_the_close(raw, [raw["date"].iloc[30]])
+
+
 def test_nonsense_is_refused_not_judged(bars):
     with pytest.raises(DataError, match="'NYSE' for FPT"):
         judge(bars.assign(exchange="NYSE"))
@@ -306,7 +397,8 @@ def test_counts_on_the_real_file(real):
     # A handful, as the README says: of the 297 steps beyond every band that a plain comparison
     # finds, the others have an official reference, a tick or an absent session as explanation.
     assert real.counts["level_break"] == 31
-    assert real.counts["adjustment_taken_back"] == 26
+    assert real.counts["adjustment_taken_back"] == 13
+    assert real.clean["false_step"].sum() == 13
     assert real.counts["long_gap"] == 121
     # Over all years and over quarantined bars; the README's 668 are since February 2013 only.
     assert real.counts["beyond_band"] == 1_759
@@ -315,6 +407,22 @@ def test_counts_on_the_real_file(real):
     assert "SHX" in table.index[table["mostly_flat"] == 1]
     moved = set(table.index[table["venue_moved"] == 1])
     assert {"HHV", "VCG", "SHB", "CTR", "BCM", "VGC", "DBC", "VND", "DGC", "VIB"} <= moved
+
+
+def test_what_is_said_of_real_bars_is_known_at_their_close(shared_prices: Path):
+    """Around every kind of break and on 20 random dates, of the shares with most kinds of them."""
+    names = ["AAS", "BNA", "GEX", "LDG", "LTG", "MWG", "SRT", "THD", "TIG"]
+    raw = PriceFolder(shared_prices).load(names)
+    breaks = judge(raw).breaks
+    kinds = breaks.drop_duplicates(["symbol", "reason"])["date"]
+    again = breaks.loc[breaks["reason"].str.contains("taken_back"), "date"]
+    days = np.unique(raw["date"])
+    place = np.searchsorted(days, pd.concat([kinds, again]).unique())
+    drawn = np.random.default_rng(0).choice(len(days), 20, replace=False)
+    around = np.concatenate([place - 1, place, place + 1, drawn])
+    ends = pd.DatetimeIndex(days[np.unique(np.clip(around, 0, len(days) - 1))])
+    assert len(ends) > 40
+    assert_known_at_the_close(raw, list(ends))
 
 
 @pytest.mark.parametrize(

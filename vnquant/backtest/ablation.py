@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from vnquant.backtest.bars import Bars, Floats
-from vnquant.backtest.performance import summary
+from vnquant.backtest.performance import SESSIONS_PER_YEAR, returns, summary
 from vnquant.backtest.rules import NAIVE, TradingRules
 from vnquant.backtest.simulate import CAPITAL, simulate
 
@@ -44,15 +44,21 @@ def ladder(full: TradingRules | None = None) -> Iterator[tuple[str, TradingRules
 def ablation(
     bars: Bars, targets: Floats, full: TradingRules | None = None, *, capital: float = CAPITAL
 ) -> pd.DataFrame:
-    """One row a step of `ladder`: the figures of `vnquant.backtest.performance.summary`, and
-    ``taken``, the net return that the step took away (negative where it gave).
+    """One row a step of `ladder`: the figures of `vnquant.backtest.performance.summary`, with
+    ``taken``, the net return that the step took away (negative where it gave), and ``exposed``, the
+    mean return a year for each unit of equity that was in shares (None: none was).
 
-    The order matters: a rule shows what it takes from a backtest that obeys those above it.
+    The order matters: a rule shows what it takes from a backtest that obeys those above it. A rule
+    that keeps money out of shares gives to a book that loses; ``exposed`` compares books that hold
+    different parts in cash as if they held the same.
     """
     rows: list[dict[str, Any]] = []
     for name, rules in ladder(full):
-        figures = summary(simulate(bars, targets, rules, capital=capital), bars, capital)
-        rows.append({"rule": name, **figures})
+        result = simulate(bars, targets, rules, capital=capital)
+        figures = summary(result, bars, capital)
+        mean = float(returns(result.equity, capital).mean() * SESSIONS_PER_YEAR)
+        held = figures["invested"]
+        rows.append({"rule": name, **figures, "exposed": mean / held if held else None})
     table = pd.DataFrame(rows).set_index("rule")
     table["taken"] = -table["net_return"].diff().fillna(0.0)
     return table

@@ -99,14 +99,15 @@ def replay(
 def figures(of: Replay, benchmark: Benchmark | None) -> dict[str, Any]:
     """``metrics`` and ``naive`` (fields of `vnquant.backtest.performance.summary`), ``benchmark``
     (`vnquant.backtest.performance.against`, None without an index) and ``ablation``, a list of the
-    steps, each with the net return it took away.
+    steps, each with the net return it took away and what it left in shares.
 
     ``capacity`` is judged on orders that no participation limit has cut already.
     """
     unlimited = replace(of.real.rules, participation=None)
     whole = simulate(of.bars, of.targets, unlimited, capital=of.capital)
     part = of.real.rules.participation or 1.0
-    rows = of.rules.reset_index()[["rule", "net_return", "sharpe", "max_drawdown", "taken"]]
+    shown = ["rule", "net_return", "sharpe", "max_drawdown", "taken", "invested", "exposed"]
+    rows = of.rules.reset_index()[shown]
     return {
         "metrics": summary(of.real, of.bars, of.capital)
         | {"capacity": capacity(whole, of.bars, part)},
@@ -175,7 +176,9 @@ def to_markdown(content: Mapping[str, Any]) -> str:
         else f"VNINDEX: {index['benchmark_return']:+.2%} over the same sessions."
     )
     steps = [
-        f"| {r['rule']} | {r['net_return']:+.2%} | {r['taken']:+.2%} |" for r in content["ablation"]
+        f"| {r['rule']} | {r['net_return']:+.2%} | {r['taken']:+.2%} | {r['invested']:.1%} "
+        f"| {_cell(r, 'exposed', '{:+.2%}')} |"
+        for r in content["ablation"]
     ]
     parts = [
         "# Backtest",
@@ -184,7 +187,15 @@ def to_markdown(content: Mapping[str, Any]) -> str:
         "\n".join(["| | under all rules | naive |", "|---|---:|---:|", *lines]),
         beside,
         "## What each rule takes away",
-        "\n".join(["| rule | net return | taken |", "|---|---:|---:|", *steps]),
+        "\n".join(
+            [
+                "| rule | net return | taken | invested | a year per unit invested |",
+                "|---|---:|---:|---:|---:|",
+                *steps,
+            ]
+        ),
+        "A rule that keeps money out of shares gives to a book that loses: the last column "
+        "compares books as if they were invested alike.",
     ]
     return "\n\n".join(parts) + "\n"
 

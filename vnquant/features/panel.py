@@ -20,7 +20,7 @@ from vnquant.market.index import level_on
 from vnquant.workspace import read_json, write_json, written_aside
 
 FORMAT = 1
-NEEDED = ("symbol", "exchange", "date", "close", "segment", *COLUMNS)
+NEEDED = ("symbol", "exchange", "date", "close", "segment", "false_step", *COLUMNS)
 ARRAYS = {
     "features": np.float32,
     "targets": np.float32,
@@ -42,7 +42,8 @@ class Panel:
         features: float32 ``[R, F]``, NaN during a segment's warm-up and, where the set has
             features of the market, wherever the index is not known.
         targets: float32 ``[R, H]``; ``[r, h]`` is the log return of adjusted close from the
-            symbol's session r + h to r + h + 1, NaN beyond the segment or the end of the data.
+            symbol's session r + h to r + h + 1, NaN beyond the segment or the end of the data,
+            and where that return was taken back the session after.
         dates: datetime64[D] ``[R]``. session: int32 ``[R]``, index into calendar.
         calendar: datetime64[D] ``[N]``, every session of the exchanges.
         close: float64 ``[R]``, raw, thousand VND. segment: int32 ``[R]``, from 0 in each symbol.
@@ -174,7 +175,12 @@ def build_panel(
         symbols=tuple(symbol[first].tolist()),
         exchanges=tuple(clean["exchange"].to_numpy().astype(str)[first].tolist()),
         features=features,
-        targets=_targets(clean["adj_close"].to_numpy(dtype=np.float64), edges, horizon),
+        targets=_targets(
+            clean["adj_close"].to_numpy(dtype=np.float64),
+            clean["false_step"].to_numpy(dtype=bool),
+            edges,
+            horizon,
+        ),
         dates=dates,
         session=session,
         calendar=calendar,
@@ -186,11 +192,16 @@ def build_panel(
 
 
 def _targets(
-    adj_close: npt.NDArray[np.float64], edges: npt.NDArray[np.int64], horizon: int
+    adj_close: npt.NDArray[np.float64],
+    false_step: npt.NDArray[np.bool_],
+    edges: npt.NDArray[np.int64],
+    horizon: int,
 ) -> npt.NDArray[np.float32]:
-    """Log returns of the next ``horizon`` rows, float32 ``[R, H]``; NaN beyond a segment."""
+    """Log returns of the next ``horizon`` rows, float32 ``[R, H]``; NaN beyond a segment and for
+    a false step."""
     n = len(adj_close)
     ahead = np.diff(np.log(adj_close), append=np.nan)  # [r]: from r to r + 1
+    ahead[:-1][false_step[1:]] = np.nan
     ahead[edges[1:] - 1] = np.nan
     last = np.repeat(edges[1:] - 1, np.diff(edges))
     index = np.arange(n)[:, None] + np.arange(horizon)

@@ -62,17 +62,18 @@ def rebuild(close: Array, ratio: Array, first: Mask) -> Array:
 
 
 def taken_back(factor: Array, first: Mask) -> Mask:
-    """Both ends of an adjustment that was applied for one bar only: a factor undone by the next.
+    """Bars that undo the adjustment of the bar before them, ``[N]``.
+
+    The adjustment was applied for one bar only. Nobody could know that before the close of the
+    bar marked here: the bar before is not marked.
 
     Args:
         factor: from `factor_step`, ``[N]``.
     """
-    follows = np.append(~first[1:], False)
-    after = np.where(follows, np.roll(factor, -1), 1.0)
-    moved = np.abs(factor - 1.0) > REVERTED
-    begins = moved & (np.abs(factor * after - 1.0) < 0.5 * np.abs(factor - 1.0))
-    ends = np.concatenate([[False], begins[:-1]]) if len(begins) else begins
-    return begins | ends
+    before = np.where(first, 1.0, np.roll(factor, 1))
+    moved = np.abs(before - 1.0) > REVERTED
+    undone: Mask = ~first & moved & (np.abs(before * factor - 1.0) < 0.5 * np.abs(before - 1.0))
+    return undone
 
 
 def official_change(change_text: pd.Series) -> Array:

@@ -8,6 +8,9 @@ no window may cross it. Or it is only noted: counted in the report.
 A quarantined bar leaves a hole of one session and costs little; a break costs a whole warm-up and
 lookback. So a bar that contradicts itself is quarantined without any tolerance, while a large move
 must be unexplained before it breaks the history.
+
+What is decided about a bar is decided by it and the bars before it, and stays when later ones
+arrive. One thing is said later, and of outcomes only: a step that the next bar took back.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ CLASSES: dict[str, DefectClass] = {
         "official reference price, nor a tick, nor absent sessions explain it",
     ),
     "adjustment_taken_back": DefectClass(
-        "break", "bars", "adj_close / close steps by over 2 % and back on the next bar"
+        "break", "bars", "adj_close / close stepped by over 2 % on the bar before, and back on this"
     ),
     "long_gap": DefectClass(
         "break", "bars", "more than max_gap sessions without a usable bar before this one"
@@ -103,7 +106,9 @@ class QualityResult:
 
     Attributes:
         clean: symbol, exchange, date, open, high, low, close (raw, thousand VND), adj_open,
-            adj_high, adj_low, adj_close (rebuilt from ratios), volume, value, segment.
+            adj_high, adj_low, adj_close (rebuilt from ratios), volume, value, segment, and
+            false_step: the step to this bar was taken back by the next one. That is known at the
+            next one's close, so it voids outcomes (`vnquant.features.panel`), never a feature.
         quarantined: the raw columns and ``reason``.
         breaks: symbol, date of a segment's first bar, and ``reason``.
         counts: class to number of its unit, see `CLASSES`; a bar may count in several.
@@ -185,6 +190,8 @@ def inspect(
     breaking = {n: m for n, m in steps.items() if CLASSES[n].action == "break"}
     broken = np.logical_or.reduce(list(breaking.values()))
     clean = _clean(kept, ratio, begins, broken)
+    # Where a bar takes back an adjustment, the step to the bar before it was false.
+    clean["false_step"] = np.append(steps["adjustment_taken_back"], False)[1:]
     breaks = kept.loc[broken, ["symbol", "date"]].assign(
         reason=_reasons({n: m[broken] for n, m in breaking.items()})
     )
@@ -249,7 +256,7 @@ def _step_faults(
     close, exchange = raw["close"].to_numpy(), raw["exchange"].to_numpy().astype(str)
     factor = adjustment.factor_step(close, raw["adj_close"].to_numpy(), first)
     limit, jumped = _unexplained(raw, first, days, factor, calendar)
-    flicker = adjustment.taken_back(factor, first)
+    undone = adjustment.taken_back(factor, first)
     rows = np.flatnonzero(~bad)
     before = np.concatenate([[-1], rows[:-1]])
 
@@ -266,7 +273,7 @@ def _step_faults(
     labelled = rules.band(exchange[rows], days[rows])
     return {
         "level_break": inside(jumped) & (move > limit[rows]),
-        "adjustment_taken_back": inside(flicker) & (np.abs(step - 1.0) > adjustment.REVERTED),
+        "adjustment_taken_back": inside(undone) & (np.abs(step - 1.0) > adjustment.REVERTED),
         "long_gap": gap > max_gap,
         "beyond_band": ~begins & (move > labelled + BAND_SLACK),
     }
