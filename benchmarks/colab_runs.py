@@ -17,7 +17,7 @@ from vnquant.host import launch as starting
 from vnquant.host.colab.command import Colab
 from vnquant.host.process import Finished
 from vnquant.host.records import launches
-from vnquant.host.targets import LaunchSpec
+from vnquant.host.targets import LaunchSpec, Record
 from vnquant.spec import MemberSpec, ModelSpec, RunSpec
 from vnquant.workspace import Workspace
 
@@ -113,10 +113,15 @@ def clock(text: str) -> float:
     return dt.datetime.fromisoformat(text).timestamp()
 
 
-def events(run: Path) -> list[tuple[float, str]]:
-    """Time and kind of every event of a run."""
-    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
-    return [(clock(e["time"]), e["event"]) for e in lines]
+def events(path: Path) -> list[tuple[float, str]]:
+    """Time and kind of every event of a log whose last line may still be arriving."""
+    lines = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
+    return [(clock(e["time"]), e["event"]) for e in map(json.loads, lines)]
+
+
+def heard(launch: LaunchSpec, record: Record) -> list[tuple[float, str]]:
+    """The events that one launch's machine has told of; the run's log may lose a lost machine's."""
+    return events(launch.run / "launches" / f"{record['launch']}.events.jsonl")
 
 
 def first(found: Sequence[tuple[float, str]], after: float, kind: str | None = None) -> float:
@@ -132,7 +137,7 @@ def turn(launch: LaunchSpec) -> dict[str, float]:
     if state.exit_code != 0:
         raise RuntimeError(f"{launch.target}: {state}")
     (record,) = launches(launch.run)
-    seen = [t for t, _ in events(launch.run)]
+    seen = [t for t, _ in events(launch.run / "events.jsonl")]
     found = {"whole": ended - began, "job": seen[-1] - seen[0], "before": seen[0] - began}
     found |= {"after": ended - seen[-1]}
     if launch.target == "colab":
@@ -205,11 +210,10 @@ def recovery(
         wish.ask()
         controller.join(WAIT)
     known = launches(launch.run)
-    seen = events(launch.run)
     found = []
     for lost, lasting, moment in zip(known, known[1:], taken, strict=False):
         noticed, begun = clock(lost["ended"]), clock(lasting["started"])
-        allocated = clock(lasting["allocated"])
+        allocated, seen = clock(lasting["allocated"]), heard(launch, lasting)
         program = first(seen, allocated)
         epoch = first(seen, program, "epoch")
         found.append({
@@ -223,7 +227,7 @@ def recovery(
 def await_epoch(
     launch: LaunchSpec, drive: Path, number: int, failed: Sequence[BaseException]
 ) -> None:
-    """Wait until launch ``number`` of the run has put a new checkpoint on Drive."""
+    """Wait until launch ``number`` has told of an epoch, and put a new checkpoint on Drive."""
     until = time.monotonic() + WAIT
     while time.monotonic() < until and not failed:
         known = launches(launch.run)
@@ -231,7 +235,8 @@ def await_epoch(
             began = clock(known[-1]["allocated"])
             kept = list((drive / "vnquant" / "checkpoints" / launch.run_id).glob("*.json"))
             # A restored checkpoint is not written again, so a later date means a new one.
-            if any(p.stat().st_mtime > began + 1 for p in kept):
+            saved = any(p.stat().st_mtime > began + 1 for p in kept)
+            if saved and any(t > began and k == "epoch" for t, k in heard(launch, known[-1])):
                 return
         time.sleep(WATCH)
     raise RuntimeError(f"launch {number} saved no checkpoint: {failed}")
