@@ -32,7 +32,7 @@ test *words: check
 train target *symbols: setup
     @shift; '{{ bin }}/vnquant' train --target '{{ target }}' --symbols "$@"
 
-# Build a container image: cpu, cpu-pypi, cpu-wheels, cuda or publisher (docs/images.md)
+# Build a container image: cpu, cpu-pypi, cpu-wheels, cuda, publisher; one with -jupyter (docs/images.md)
 build *words: setup
     @'{{ bin }}/vnquant' image build "$@"
 

@@ -113,7 +113,7 @@ def test_locks_satisfy_what_the_project_asks_for(repository: Path) -> None:
     locks = repository / "requirements"
     locked = {
         k: v
-        for name in ("runtime", "torch", "dev", "host", "study", "bench")
+        for name in ("runtime", "torch", "dev", "host", "study", "bench", "images/jupyter")
         for k, v in pins(locks / f"{name}.txt").items()
     }
     extras = project(repository)["optional-dependencies"]

@@ -50,6 +50,11 @@ def main() -> None:
     local = {
         n: re.sub(r" ;[^\\]*", " ", b) for n, b in cpu_wheel_pin(LOCKS / "torch-cpu.txt").items()
     }
+    # On top of any image that trains, so only what none of them has.
+    there = plain.keys() & cuda.keys() & wheel.keys()
+    everywhere = fixed | {n: cuda[n] for n in there}
+    jupyter = pins_of(project["optional-dependencies"]["jupyter"], everywhere)
+    jupyter = {n: b for n, b in jupyter.items() if n not in there}
     asked = {name: [n for n in needs if n.startswith(name)] for name in PUBLISHER}
     publisher = pins_of([(asked[name] or [name])[0] for name in PUBLISHER], fixed)
 
@@ -57,6 +62,7 @@ def main() -> None:
     write("images/cpu.txt", f"CPU image: torch {TORCH}+cpu, IPEX. {NOTE}", plain | {"torch": exact})
     write("images/cpu-pypi.txt", f"CPU image: torch {TORCH}, public wheel, IPEX. {NOTE}", ipex)
     write("images/cpu-wheels.txt", f"CPU image: a local wheel of torch. {NOTE}", wheel | local)
+    write("images/jupyter.txt", f"Jupyter, on top of an image that trains. {NOTE}", jupyter)
     write("images/publisher.txt", f"Publisher: rclone, no torch. {NOTE}", publisher)
 
 

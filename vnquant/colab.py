@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from vnquant import colab_agent as agent
 from vnquant.errors import OK, PARTIAL, DataError, RetryableError, UsageError, VnquantError
-from vnquant.host.colab import agent
 
 if TYPE_CHECKING:
     import pandas as pd

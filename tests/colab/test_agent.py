@@ -8,13 +8,15 @@ import os
 import sys
 from pathlib import Path
 
-from vnquant.host.colab import agent
-from vnquant.host.colab.agent import KEEP, Drive, missing
+import pytest
+
+from vnquant import colab_agent as agent
+from vnquant.colab_agent import KEEP, Drive, missing
 
 
-def checkpoint(run: Path, sequence: int) -> None:
+def checkpoint(run: Path, sequence: int, stage: str = "train") -> None:
     for ending in ("safetensors", "json"):
-        path = run / "train" / "checkpoints" / f"{sequence:06d}.{ending}"
+        path = run / stage / "checkpoints" / f"{sequence:06d}.{ending}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{sequence} {ending}")
 
@@ -55,6 +57,26 @@ def test_the_newest_three_complete_checkpoints_stay(tmp_path: Path) -> None:
     kept = [p.stem for p in sorted(drive.checkpoints.glob("*.json"))]
     assert kept == ["000004", "000005", "000006"]
     assert len(kept) == KEEP
+
+
+@pytest.mark.parametrize("stage", ["train/pretrain", "walk_forward", "walk_forward/pretrain"])
+def test_checkpoints_of_every_kind_are_pruned_and_come_back(tmp_path: Path, stage: str) -> None:
+    run, again = tmp_path / "run", tmp_path / "again"
+    drive = Drive(tmp_path / "drive", "r")
+    for sequence in range(1, 7):
+        checkpoint(run, sequence, stage)
+    drive.save(run)
+    there = drive.models / stage / "checkpoints"
+    assert len(names(there)) == 12, "all are needed"
+    for path in (run / stage / "checkpoints").iterdir():
+        path.unlink()
+    checkpoint(run, 1)  # of the same name, in another folder: it keeps nothing here
+    (there / "000007.json").write_text("its tensors never came")
+    drive.save(run)
+    drive.restore(again)
+    kept = sorted(p.stem for p in (again / stage / "checkpoints").glob("*.json"))
+    assert kept == ["000004", "000005", "000006"]
+    assert names(drive.checkpoints) == ["000001.json", "000001.safetensors"]
 
 
 def test_only_what_has_changed_is_copied_again(tmp_path: Path) -> None:

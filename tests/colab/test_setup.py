@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from vnquant import colab
+from vnquant import colab_agent as agent
 from vnquant.colab import ColabTrainingSetup, TrainingResults
 from vnquant.errors import DataError, RetryableError, UsageError
-from vnquant.host.colab import agent
 from vnquant.market.synthetic import SyntheticMarket
 
 SETTINGS: dict[str, Any] = {

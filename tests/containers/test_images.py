@@ -123,7 +123,7 @@ def test_labels_tell_commit_lock_schema_and_variant(engine: Any, image: str) -> 
     assert info.schema_version == str(load_spec(DEMO).schema_version)
     assert len(info.lock) == 64
     if image_context.commit(ROOT) == source:
-        assert labels == {**labels, **image_build.labels(variant, source, lock)}
+        assert labels == {**labels, **image_build.labels(variant, source, [lock])}
 
 
 def test_the_bill_of_materials_is_what_is_inside(engine: Any, cpu_image: str, label: str) -> None:

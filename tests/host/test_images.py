@@ -35,14 +35,14 @@ def pins(name: str) -> dict[str, str]:
 # ---- locks ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", image_build.VARIANTS)
+@pytest.mark.parametrize("variant", [*image_build.PLAIN, "jupyter"])
 def test_lock_of_an_image_is_pins_and_hashes_only(variant: str) -> None:
     text = (LOCKS / f"{variant}.txt").read_text("utf-8")
     assert [line for line in PIN.sub("", text).splitlines() if not line.startswith("#")] == []
     assert len(pins(variant)) > 10
 
 
-@pytest.mark.parametrize("variant", image_build.VARIANTS)
+@pytest.mark.parametrize("variant", image_build.PLAIN)
 def test_an_image_has_the_same_releases_as_the_bare_host(variant: str) -> None:
     text = (ROOT / "requirements" / "runtime.txt").read_text("utf-8")
     host = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, re.M))
@@ -56,7 +56,7 @@ def test_the_cpu_locks_differ_only_in_where_torch_comes_from(
     script: Callable[[str], ModuleType],
 ) -> None:
     cut = script("locks").cut
-    parts = {v: cut((LOCKS / f"{v}.txt").read_text("utf-8")) for v in image_build.VARIANTS}
+    parts = {v: cut((LOCKS / f"{v}.txt").read_text("utf-8")) for v in image_build.PLAIN}
     trainers = ("cpu", "cpu-pypi", "cpu-wheels", "cuda")
     assert len({parts[v]["common"] for v in trainers}) == 1
     # The 6 GB of torch and CUDA are one layer of two images.
@@ -64,6 +64,21 @@ def test_the_cpu_locks_differ_only_in_where_torch_comes_from(
     assert parts["cpu"]["extra"] == parts["cpu-pypi"]["extra"]
     assert pins("cpu")["torch"] == pins("cpu-pypi")["torch"] + "+cpu"
     assert pins("cpu")["intel-extension-for-pytorch"] == pins("cpu-pypi")["torch"]
+
+
+@pytest.mark.parametrize("trainer", image_build.TRAINERS)
+def test_jupyter_on_top_changes_no_package_of_the_image_below(trainer: str) -> None:
+    added = pins("jupyter")
+    assert {"ipykernel", "jupyter-server"} <= added.keys()
+    assert not added.keys() & pins(trainer).keys()
+
+
+def test_an_image_with_jupyter_has_both_locks_and_the_stage_of_both() -> None:
+    names = [p.stem for p in image_build.locks("cpu-wheels-jupyter", ROOT)]
+    assert names == ["cpu-wheels", "jupyter"]
+    assert [p.stem for p in image_build.locks("cuda", ROOT)] == ["cuda"]
+    assert image_build.target("cpu-wheels-jupyter") == "cpu-jupyter"
+    assert image_build.TITLES.keys() == {image_build.target(v) for v in image_build.VARIANTS}
 
 
 def test_no_image_that_trains_gets_a_package_of_the_controller() -> None:
@@ -185,7 +200,7 @@ def test_wheels_that_only_a_folder_has_are_collected(tmp_path: Path) -> None:
 def test_labels_and_tags_name_the_commit_and_the_lock() -> None:
     source = image_context.Commit("a" * 40, 1_700_000_000, True)
     lock = LOCKS / "cpu-wheels.txt"
-    labels = image_build.labels("cpu-wheels", source, lock)
+    labels = image_build.labels("cpu-wheels", source, [lock])
     assert labels["org.opencontainers.image.revision"] == "a" * 40 + "-dirty"
     assert labels["org.opencontainers.image.created"] == "2023-11-14T22:13:20Z"
     assert labels["vnquant.lock"] == hashlib.sha256(lock.read_bytes()).hexdigest()

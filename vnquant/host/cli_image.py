@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 # Repeated because the module of the builds is not loaded for --help; a test compares them.
-VARIANTS = ("cpu", "cpu-pypi", "cpu-wheels", "cuda", "publisher")
+TRAINERS = ("cpu", "cpu-pypi", "cpu-wheels", "cuda")
+VARIANTS = (*TRAINERS, "publisher", *(f"{trainer}-jupyter" for trainer in TRAINERS))
 
 Command = Callable[..., Any]
 

@@ -185,6 +185,43 @@ def cleanup(workspace: str) -> int:
     return RETRY if left else OK
 
 
+@colab.command("local-runtime")
+@click.option(
+    "--drive",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("vnquant-drive"),
+    show_default=True,
+    help="Folder in place of Drive; prices are in data of it.",
+)
+@click.option(
+    "--image",
+    default="vnquant:cuda-jupyter",
+    show_default=True,
+    help="See vnquant image build; vnquant:cpu-jupyter needs no GPU.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1024, 65535),
+    default=9000,
+    show_default=True,
+    help="On 127.0.0.1, and nowhere else.",
+)
+@click.option("--stop", is_flag=True, help="End the one at this port.")
+def local_runtime(drive: Path, image: str, port: int, stop: bool) -> None:
+    """Let Colab's page compute on this machine; prints the address to connect to.
+
+    The address holds a token: whoever has it may do on this machine what the container may.
+    """
+    from vnquant.host.colab import local_runtime as local
+
+    if stop:
+        click.echo("Ended." if local.stop(port) else f"None was at work at port {port}.")
+        return
+    address = local.start(image, drive, port)
+    click.echo("In Colab: Connect > Connect to a local runtime, and this address:", err=True)
+    click.echo(address)
+
+
 def show(findings: Iterable[Any]) -> None:
     """One line for each finding."""
     for finding in findings:

@@ -23,9 +23,15 @@ TITLES = {
     "cpu": "vnquant, training on the CPU",
     "cuda": "vnquant, training on an NVIDIA GPU",
     "publisher": "vnquant, publishing to a remote",
+    "cpu-jupyter": "vnquant, a Colab local runtime on the CPU",
+    "cuda-jupyter": "vnquant, a Colab local runtime on an NVIDIA GPU",
 }
-# Variants differ in the lock; those that begin alike are one image with torch from another place.
-VARIANTS = ("cpu", "cpu-pypi", "cpu-wheels", "cuda", "publisher")
+# Plain variants differ in the lock; those that begin alike are one image with torch from another
+# place. Any that trains can have Jupyter on top, with a lock of its own.
+TRAINERS = ("cpu", "cpu-pypi", "cpu-wheels", "cuda")
+PLAIN = (*TRAINERS, "publisher")
+JUPYTER = "-jupyter"
+VARIANTS = (*PLAIN, *(f"{trainer}{JUPYTER}" for trainer in TRAINERS))
 # The part of a failed build's output that says why.
 LAST_LINES = 25
 
@@ -49,7 +55,7 @@ class Options:
 
 
 def target(variant: str) -> str:
-    """The Dockerfile's target for a variant.
+    """What a variant is, wherever its torch comes from: a key of `TITLES`.
 
     Raises:
         UsageError: there is no such variant.
@@ -58,7 +64,13 @@ def target(variant: str) -> str:
         raise UsageError(
             f"there is no image {variant!r}", fix=f"choose one of {', '.join(VARIANTS)}"
         )
-    return variant.partition("-")[0]
+    return variant.partition("-")[0] + (JUPYTER if variant.endswith(JUPYTER) else "")
+
+
+def locks(variant: str, files: Path) -> list[Path]:
+    """The requirement files of a variant, in a tree of the repository."""
+    names = [variant.removesuffix(JUPYTER)] + ["jupyter"] * variant.endswith(JUPYTER)
+    return [files / "requirements" / "images" / f"{name}.txt" for name in names]
 
 
 def tags(variant: str, source: context.Commit) -> list[str]:
@@ -68,8 +80,8 @@ def tags(variant: str, source: context.Commit) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def labels(variant: str, source: context.Commit, lock: Path) -> dict[str, str]:
-    """The image's labels."""
+def labels(variant: str, source: context.Commit, pinned: list[Path]) -> dict[str, str]:
+    """The image's labels; ``pinned`` are its `locks`."""
     created = dt.datetime.fromtimestamp(source.epoch, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     oci = "org.opencontainers.image."
     return {
@@ -78,7 +90,7 @@ def labels(variant: str, source: context.Commit, lock: Path) -> dict[str, str]:
         f"{oci}revision": source.label,
         f"{oci}created": created,
         f"{oci}licenses": "Apache-2.0",
-        "vnquant.lock": hashlib.sha256(lock.read_bytes()).hexdigest(),
+        "vnquant.lock": hashlib.sha256(b"".join(p.read_bytes() for p in pinned)).hexdigest(),
         "vnquant.schema-version": str(SCHEMA_VERSION),
         "vnquant.variant": variant,
     }
@@ -107,10 +119,11 @@ def make(variant: str, source: context.Commit, options: Options, output: str) ->
         files = folder / "context"
         files.mkdir()
         context.lay_out(context.checkout(), source, files)
-        lock = files / "requirements" / "images" / f"{variant}.txt"
+        pinned = locks(variant, files)
+        lock = pinned[0]
         settings = context.pip_settings()
         found = context.local_wheels(lock, options.wheels, settings, folder / "wheels")
-        if variant == "cpu-wheels" and not found:
+        if variant.startswith("cpu-wheels") and not found:
             raise UsageError(
                 "no folder of wheels has the torch that the lock pins",
                 where=lock.name,
@@ -121,11 +134,11 @@ def make(variant: str, source: context.Commit, options: Options, output: str) ->
         facts = folder / "facts.json"
         command = [
             *("docker", "buildx", "build", "--progress=plain", "--file"),
-            *(str(files / "docker" / "Dockerfile"), "--target", target(variant)),
+            *(str(files / "docker" / "Dockerfile"), "--target", _stage(variant)),
             *("--provenance=false", "--sbom=false", f"--network={options.network}"),
             *(["--no-cache"] if options.no_cache else []),
             *_pairs("--build-arg", _arguments(variant, source, options, base)),
-            *_pairs("--label", labels(variant, source, lock)),
+            *_pairs("--label", labels(variant, source, pinned)),
             *("--build-context", f"wheels={folder / 'wheels'}"),
             *(w for n, p in secrets.items() for w in ("--secret", f"id={n},src={p}")),
             *("--metadata-file", str(facts), "--output", output, str(files)),
@@ -151,10 +164,16 @@ def built(variant: str, source: context.Commit, options: Options) -> Iterator[Ar
         yield read_archive(path)
 
 
+def _stage(variant: str) -> str:
+    """The Dockerfile's target."""
+    return "jupyter" if variant.endswith(JUPYTER) else target(variant)
+
+
 def _arguments(variant: str, source: context.Commit, options: Options, base: str) -> dict[str, str]:
     return {
         "BASE_IMAGE": base,
-        "VARIANT": variant,
+        "VARIANT": variant.removesuffix(JUPYTER),
+        "RUNTIME": target(variant).removesuffix(JUPYTER),
         "COMMIT": source.label,
         "UID": str(options.uid),
         "GID": str(options.gid),

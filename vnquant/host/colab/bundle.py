@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vnquant.host.colab import agent
+from vnquant import colab_agent as agent
 from vnquant.host.image_context import Commit, checkout, commit, lay_out
 from vnquant.host.process import run
 from vnquant.host.targets import LaunchSpec

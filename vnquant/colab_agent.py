@@ -28,7 +28,9 @@ from typing import Any
 
 LEAST_DRIVE = 500_000_000
 KEEP = 3
-"""Complete checkpoints that stay on Drive, even when the run needs fewer."""
+"""Complete checkpoints of each folder that stay on Drive, even when the run needs fewer."""
+CHECKPOINTS = "checkpoints"
+"""Name of every folder of checkpoints in a run: the stages that train have one, or several."""
 SAVED = "train/checkpoints/"
 BULKY = 200_000_000
 USAGE, RETRY = 2, 5
@@ -131,16 +133,20 @@ class Drive:
             except FileNotFoundError:
                 return  # the order has a gap: go on the next time
             self._copied[name] = (mtime, size)
-        self._prune({path.name for _, _, path in found})
+        needed = {self.place(path.relative_to(run).as_posix()) for _, _, path in found}
+        for folder in run.rglob(CHECKPOINTS):
+            if folder.is_dir():
+                prune(self.place(f"{folder.relative_to(run).as_posix()}/"), needed)
 
-    def _prune(self, needed: set[str]) -> None:
-        """Delete checkpoints that the run has pruned, but keep the newest complete ones."""
-        complete = sorted(p for p in self.checkpoints.glob("*.json"))
-        complete = [p for p in complete if p.with_suffix(".safetensors").exists()]
-        kept = {p.stem for p in complete[-KEEP:]}
-        for path in sorted(self.checkpoints.glob("*")):  # .json before .safetensors
-            if path.is_file() and path.name not in needed and path.stem not in kept:
-                path.unlink()
+
+def prune(folder: Path, needed: set[Path]) -> None:
+    """Delete checkpoints on Drive that the run has pruned, but keep the newest complete ones."""
+    complete = sorted(p for p in folder.glob("*.json"))
+    complete = [p for p in complete if p.with_suffix(".safetensors").exists()]
+    kept = {p.stem for p in complete[-KEEP:]}
+    for path in sorted(folder.glob("*")):  # .json before .safetensors
+        if path.is_file() and path not in needed and path.stem not in kept:
+            path.unlink()
 
 
 def at_work(drive: Drive, before: Sequence[str], every: float) -> str | None:
@@ -247,7 +253,7 @@ class Agent:
         with tarfile.open(self.folder / "result.tar", "w") as tar:
             for path in sorted(self.run.rglob("*")):
                 name = path.relative_to(self.run).as_posix()
-                bulky = name.startswith(SAVED) and path.stat().st_size > BULKY
+                bulky = path.parent.name == CHECKPOINTS and path.stat().st_size > BULKY
                 if path.is_file() and name not in ("lock", "spec.json") and not bulky:
                     tar.add(path, arcname=name)
         for place in (
