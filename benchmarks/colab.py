@@ -19,7 +19,8 @@ from typing import Any
 
 from benchmarks.colab_runs import SYMBOLS, overhead, recovery
 from benchmarks.record import REPORTS, command_line, provenance, publish, table, table_of
-from tests.colab.conftest import EMULATOR, TOOL, Emulator
+from tests.colab.conftest import EMULATOR, ROOT, TOOL, Emulator
+from vnquant.colab_agent import missing
 
 ACCOUNT = "dev@example.test"
 
@@ -63,6 +64,8 @@ def main() -> None:
             emulator.close()
             if Path("/content").is_symlink():
                 Path("/content").unlink()
+    result["to_install"] = missing(ROOT / "requirements" / "runtime.txt").count("==")
+    result["load"] = round(os.getloadavg()[1], 1)
     result |= {"poll": args.poll, "epochs": args.epochs, "symbols": SYMBOLS}
     result |= provenance("cpu") | {"command": command_line("benchmarks.colab")}
     publish(args.output, "colab", result, page(result))
@@ -81,7 +84,8 @@ def page(result: dict[str, Any]) -> list[str]:
         f" machine's cores with everything else: ratios and differences within a round count. Job:"
         f" stage train, {' '.join(result['symbols'])}, {result['epochs']} epochs of a small"
         f" network; the machine is asked every {result['poll']} s (30 by default). Median"
-        " (range), seconds unless said otherwise.",
+        " (range), seconds unless said otherwise. Load average of"
+        f" the last five minutes at the end: {result['load']}.",
         "",
         f"## The same job here and there, {len(here)} rounds",
         "",
@@ -108,7 +112,8 @@ def page(result: dict[str, Any]) -> list[str]:
         "",
         "`pause` holds the release of the lost machine and 5 s that the controller waits before it"
         " starts again; `made ready` holds mounting, upload, installation and what comes back from"
-        " Drive. Allocation is the emulator's. The machine had nearly all packages already.",
+        " Drive. Allocation is the emulator's. Beside the wheel,"
+        f" {result['to_install']} packages had to be installed; on a machine of Colab's, more.",
         "",
         f"## Bytes moved by one run, {len(moved)} runs",
         "",

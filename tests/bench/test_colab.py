@@ -66,6 +66,8 @@ def test_the_page_compares_within_a_round() -> None:
         "moved": [{"to Drive": 7}],
         "poll": 5,
         "epochs": 3,
+        "load": 1.0,
+        "to_install": 0,
         "symbols": ("FPT",),
     }
     text = "\n".join(page(result))
