@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from tests.accelerators.test_topology import I7_14700, machine
 from tests.stages.conftest import SPEC, context, happened
 from vnquant.accelerators.topology import Core, Topology, read
+from vnquant.cli_progress import describe
 from vnquant.stages import layout, run_stage
 from vnquant.stages.context import Context
 from vnquant.stages.layout import Layout, candidates, pick
@@ -110,6 +114,53 @@ def test_a_process_that_dies_makes_its_layout_the_last_choice(
     monkeypatch.setattr(layout, "_start", killed)
     assert layout.measure(featured, Layout("all", ((0,),))) == 0.0
     assert crew[0].returncode == -9
+
+
+HANGING = {
+    "before it is ready": "input(); time.sleep(600)",
+    "before it is done": "input(); print('ready', flush=True); time.sleep(600)",
+    "in the middle of a line": "input(); print('rea', end='', flush=True); time.sleep(600)",
+}
+
+
+@pytest.mark.parametrize("code", HANGING.values(), ids=HANGING)
+def test_a_process_that_hangs_holds_nothing_up(
+    featured: Context, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    crew: list[subprocess.Popen[str]] = []
+
+    def hangs(job: dict[str, Any]) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", f"import time; {code}"]
+        pipe = subprocess.PIPE
+        crew.append(subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True))
+        layout.say(crew[-1], json.dumps(job))
+        return crew[-1]
+
+    monkeypatch.setattr(layout, "_start", hangs)
+    began = time.monotonic()
+    assert layout.measure(featured, Layout("all", ((0,), (0,))), 0.1, patience=2.0) == 0.0
+    assert time.monotonic() - began < 60
+    assert [p.returncode for p in crew] == [-9, -9]
+    (event,) = happened(featured, "layout_hangs")
+    line = "train: the trial of 2 x 1 threads was not done in 2 s and is left out"
+    assert describe(event) == line
+
+
+def test_a_trial_in_time_gives_up_nothing(featured: Context) -> None:
+    way = Layout("all", ((min(os.sched_getaffinity(0)),),))
+    assert layout.measure(featured, way, 0.1) > 0
+    assert not happened(featured, "layout_hangs")
+
+
+@needs_two
+def test_training_goes_on_in_one_process_where_every_trial_failed(
+    featured: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "measure", lambda ctx, way: 0.0)
+    run_stage(featured, "train")
+    assert featured.stage("train").done() is not None
+    assert not happened(featured, "team_started")
+    assert not list((featured.workspace.path / "machines").glob("layout-*.json"))
 
 
 def test_the_trial_trains_what_the_spec_says(featured: Context) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,9 @@ MEMORY_PER_TEAM = 2_000_000_000
 GAIN = 1.05
 """How much faster several processes must be: a single one is simpler and needs less memory."""
 SECONDS = 2.0
+PATIENCE = 180.0
+"""Seconds in which all processes of a layout must be ready and done; a trial must never hold up the
+training that it is for."""
 
 
 class Layout(NamedTuple):
@@ -101,7 +105,8 @@ def choose(fleet: Fleet, topology: Topology, limit: int) -> list[Cpus] | None:
     if not isinstance(known, dict) or len(known.get("rates", ())) != len(ways):
         rates = [measure(ctx, way) for way in ways]
         known = {"processor": processor_name(), "layouts": [str(w) for w in ways], "rates": rates}
-        write_json(path, known)
+        if all(rates):  # one that failed or hung today may do better on another day
+            write_json(path, known)
     best = pick(known["rates"])
     ctx.events.emit("layout", chosen=str(ways[best]), **known)
     return list(ways[best].teams) if len(ways[best].teams) > 1 else []
@@ -122,15 +127,25 @@ def kept(ctx: Context, ways: Sequence[Layout]) -> Path:
     return ctx.workspace.path / "machines" / f"layout-{digest}.json"
 
 
-def measure(ctx: Context, way: Layout, seconds: float = SECONDS) -> float:
+def measure(
+    ctx: Context, way: Layout, seconds: float = SECONDS, patience: float = PATIENCE
+) -> float:
     """Steps a second of all processes together, each of a stack of `probe.MODELS` models; 0 if one
-    of them failed."""
+    of them failed, or was not done after ``patience`` seconds, which an event tells."""
     job: dict[str, Any] = {
         "spec": ctx.spec.canonical_json(),
         "features": ctx.panel.features.shape[1],
         "seconds": seconds,
     }
     crew = [_start({**job, "cpus": cpus}) for cpus in way.teams]
+
+    def give_up() -> None:
+        ctx.events.emit("layout_hangs", layout=str(way), seconds=patience + seconds)
+        for process in crew:
+            process.kill()  # whoever waits for a line of it is told that there will be none
+
+    deadline = threading.Timer(patience + seconds, give_up)
+    deadline.start()
     try:
         if any(_line(p) != "ready" for p in crew):
             return 0.0
@@ -139,6 +154,7 @@ def measure(ctx: Context, way: Layout, seconds: float = SECONDS) -> float:
         told = [json.loads(_line(p) or "{}") for p in crew]
         return float(round(sum(t["steps"] / t["seconds"] for t in told), 4)) if all(told) else 0.0
     finally:
+        deadline.cancel()
         for process in crew:
             process.kill()
             process.communicate()
@@ -157,5 +173,7 @@ def _start(job: dict[str, Any]) -> subprocess.Popen[str]:
 
 
 def _line(process: subprocess.Popen[str]) -> str:
+    """The next line; empty if the process has ended, in the middle of one or not."""
     assert process.stdout is not None
-    return process.stdout.readline().strip()
+    line = process.stdout.readline()
+    return line.strip() if line.endswith("\n") else ""
