@@ -50,7 +50,8 @@ def describe(event: Event) -> str | None:
         ),
         "plain_kernels": lambda: f"train: plain kernels, {f('reason')}",
         "layout_hangs": lambda: (
-            f"train: the trial of {f('layout')} was not done in {f('seconds'):.0f} s; left out"
+            f"train: the trial of {f('layout')} was not done in {f('seconds'):.0f} s "
+            "and is left out"
         ),
         "stacks": lambda: f"train: {f('count')} stacks, {_widths(event)} models wide",
         "resumed": lambda: f"train: resumed {f('models')} models in epoch {f('epoch') + 1}",
