@@ -79,6 +79,26 @@ def test_checkpoints_of_every_kind_are_pruned_and_come_back(tmp_path: Path, stag
     assert names(drive.checkpoints) == ["000001.json", "000001.safetensors"]
 
 
+def test_a_checkpoint_that_is_pruned_meanwhile_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, written = tmp_path / "run", agent.write
+    drive = Drive(tmp_path / "drive", "r")
+    checkpoint(run, 1)
+    checkpoint(run, 2)
+    (run / "events.jsonl").write_text("newest\n")
+
+    def prune_then_write(path: Path, content: bytes) -> None:
+        for old in (run / "train" / "checkpoints").glob("000002.*"):
+            old.unlink()
+        written(path, content)
+
+    monkeypatch.setattr(agent, "write", prune_then_write)
+    drive.save(run)
+    assert (drive.models / "events.jsonl").read_text() == "newest\n"
+    assert names(drive.checkpoints) == ["000001.json", "000001.safetensors"]
+
+
 def test_only_what_has_changed_is_copied_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     drive = Drive(tmp_path / "drive", "r")
