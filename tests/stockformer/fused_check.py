@@ -134,6 +134,7 @@ def main() -> None:
         "one_window_tail": compare(Case(3, 2, 64, 4, 128)),
         "wide_heads": compare(Case(1, 2, 64, 2, 256)),
         "pooled": compare(Case(2, 2, 64, 4, 128, inputs=53)),
+        "market": compare(Case(2, 2, 64, 4, 128, inputs=60)),
         "half": half(),
         "adamw": adamw(),
         "other_key": {"gradient": error(other, true)},

@@ -31,7 +31,7 @@ def measured() -> dict[str, dict[str, float]]:
     return result
 
 
-@pytest.mark.parametrize("case", ["small", "one_window_tail", "wide_heads", "pooled"])
+@pytest.mark.parametrize("case", ["small", "one_window_tail", "wide_heads", "pooled", "market"])
 def test_float32_agrees_with_autograd(measured: dict[str, dict[str, float]], case: str) -> None:
     found = measured[case]
     assert found["loss"] < 1e-5

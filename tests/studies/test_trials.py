@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from vnquant.errors import UsageError
 from vnquant.spec import RunSpec
 from vnquant.stages.context import Options
 from vnquant.studies import engines, search, trials
@@ -168,6 +169,27 @@ def test_searched_values_reach_the_spec(base: RunSpec, tmp_path: Path) -> None:
     search.carry_out(tmp_path, SEARCH, "rank_ic", attempt, width=2)
     assert len({s.training.learning_rate for s in seen}) == 5
     assert {s.windows.lookback for s in seen} <= {10, 20}
+
+
+@pytest.mark.parametrize(
+    ("resources", "device", "threads", "expected"),
+    [
+        ({"CPU": 20.0}, "auto", 4, (5, 0)),
+        ({"CPU": 2.0}, "cpu", 8, (1, 0)),
+        ({"CPU": 32.0, "GPU": 2.0}, "auto", 1, (2, 1)),
+        ({"CPU": 32.0, "GPU": 2.0}, "cpu", 1, (32, 0)),
+        ({"CPU": 1.0, "GPU": 8.0}, "cuda", 1, (1, 1)),
+    ],
+)
+def test_trials_at_a_time_are_what_the_cluster_has_room_for(
+    resources: dict[str, float], device: str, threads: int, expected: tuple[int, int]
+) -> None:
+    assert engines.room(resources, device, threads) == expected
+
+
+def test_a_cluster_without_gpus_says_so() -> None:
+    with pytest.raises(UsageError, match="the cluster has no GPU"):
+        engines.room({"CPU": 4.0}, "cuda", 1)
 
 
 @pytest.mark.slow

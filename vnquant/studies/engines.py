@@ -8,7 +8,7 @@ from its newest checkpoint.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -74,6 +74,27 @@ class Local:
         )
 
 
+def room(resources: Mapping[str, float], device: str, threads: int) -> tuple[int, int]:
+    """How many trials a cluster can carry out at a time, and the GPUs that each is given.
+
+    Ray hides every GPU from a task that has not asked for one.
+
+    Args:
+        resources: of the cluster, as Ray counts them.
+        device: ``auto`` takes GPUs if there are any.
+
+    Raises:
+        UsageError: GPUs are asked for, and there are none.
+    """
+    cards = int(resources.get("GPU", 0))
+    if device == "cuda" and not cards:
+        raise UsageError(
+            "the cluster has no GPU", where="--device cuda", fix="leave it out, or add such a node"
+        )
+    cores = max(1, int(resources.get("CPU", 1)) // threads)
+    return (min(cards, cores), 1) if cards and device != "cpu" else (cores, 0)
+
+
 class Ray:
     """As many trials at a time as the cluster has room for.
 
@@ -81,7 +102,7 @@ class Ray:
         address: of a cluster that runs; None: this machine's own, begun and ended here.
 
     Raises:
-        UsageError: Ray is not installed, or no cluster answers there.
+        UsageError: Ray is not installed, no cluster answers there, or it has no GPU to give.
     """
 
     def __init__(
@@ -113,9 +134,15 @@ class Ray:
                 fix="start one with `ray start --head`, or leave the address out",
             ) from error
         self._ray, self._told = ray, told
-        self.width = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
+        try:
+            self.width, cards = room(ray.cluster_resources(), options.device, threads)
+        except UsageError:
+            ray.shutdown()
+            raise
         # Kills are what checkpoints are for: as often as it takes. An error of ours is not retried.
-        remote = ray.remote(num_cpus=threads, max_retries=-1, retry_exceptions=False)(_carry_out)
+        remote = ray.remote(
+            num_cpus=threads, num_gpus=cards, max_retries=-1, retry_exceptions=False
+        )(_carry_out)
         given = (folder, workspace.path, replace(options, threads=threads))
         self._begin = lambda trial: remote.remote(*given, trial)
 
