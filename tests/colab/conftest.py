@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +43,7 @@ class Emulator:
         until = time.monotonic() + 60
         while not port.exists():
             if self.process.poll() is not None or time.monotonic() > until:
+                self.close()
                 raise RuntimeError((root / "emulator.log").read_text())
             time.sleep(0.1)
         self.port = int(port.read_text())
@@ -74,14 +79,26 @@ def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulat
     if os.geteuid() != 0 or (content.exists() and not content.is_symlink()):
         pytest.skip("the emulator needs to make the link /content, as root")
     (tmp_path / "emulator").mkdir()
-    running = Emulator(tmp_path / "emulator")
-    monkeypatch.setenv("VNQUANT_COLAB", str(running.colab))
-    monkeypatch.setenv("VNQUANT_COLAB_PYTHON", sys.executable)
-    monkeypatch.setenv("VNQUANT_COLAB_POLL", "1")
-    try:
-        yield running
-    finally:
-        running.close()
-        if content.is_symlink():
-            content.unlink()
-        shutil.rmtree(tmp_path / "emulator", ignore_errors=True)
+    with (Path(tempfile.gettempdir()) / "vnquant-content.lock").open("a") as lock:
+        # The link is the machine's: other tests, those of another checkout too, wait here.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = Emulator(tmp_path / "emulator")
+        monkeypatch.setenv("VNQUANT_COLAB", str(running.colab))
+        monkeypatch.setenv("VNQUANT_COLAB_PYTHON", sys.executable)
+        monkeypatch.setenv("VNQUANT_COLAB_POLL", "1")
+        try:
+            yield running
+        finally:
+            end_controllers(tmp_path, running.process.pid)
+            running.close()
+            if content.is_symlink():
+                content.unlink()
+            shutil.rmtree(tmp_path / "emulator", ignore_errors=True)
+
+
+def end_controllers(place: Path, spared: int) -> None:
+    """Kill what a test that failed has left: our children that were given a path of its folder."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if child.pid != spared and str(place) in " ".join(child.cmdline()):
+                child.kill()
