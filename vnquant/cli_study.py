@@ -1,4 +1,4 @@
-"""``vnquant study``: list, carry out, show."""
+"""``vnquant study``: list those that there are, or carry one out."""
 
 from __future__ import annotations
 
@@ -105,12 +105,13 @@ def _carried_out(
                 return work(new)
 
             rows += search.carry_out(folder, asked.search, asked.metric, attempt, work.width)
-    return _concluded(asked, place, base, wanted, rows)
+    return _concluded(asked, place, folder, base, wanted, rows)
 
 
 def _concluded(
     asked: Study,
     place: Workspace,
+    folder: Path,
     base: RunSpec,
     wanted: list[Trial],
     rows: list[dict[str, Any]],
@@ -119,7 +120,6 @@ def _concluded(
     from vnquant.studies import page, result, trials
     from vnquant.workspace import write_bytes, write_json
 
-    folder = trials.folder_of(place, asked, base)
     tables = {
         t.name: trials.forecasts(folder, place, t)
         for t, row in zip(wanted, rows, strict=True)

@@ -245,13 +245,7 @@ class ColabTrainingSetup:
             shown = _show(log, shown)
             if over or time.monotonic() - saved > SAVE_SECONDS:
                 phase = "ended" if over else "running"
-                try:
-                    drive.save(run)
-                    agent.write(drive.logs / log.name, log.read_bytes())
-                    beat = {"launch": log.stem, "phase": phase, "gpu": self.gpu}
-                    agent.note(drive.logs / "heartbeat.json", **beat)
-                except OSError as error:  # Drive being away for a while ends nothing
-                    agent.say(f"Drive takes nothing now ({error}).")
+                drive.keep(run, log, log.stem, phase, self.gpu)
                 saved = time.monotonic()
             if over:
                 return

@@ -108,6 +108,19 @@ class Drive:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, target)
 
+    def beat(self, launch: str, phase: str, gpu: str | None) -> None:
+        """Leave a sign of life."""
+        note(self.logs / "heartbeat.json", launch=launch, phase=phase, gpu=gpu)
+
+    def keep(self, run: Path, log: Path, launch: str, phase: str, gpu: str | None) -> None:
+        """Save the run, its launch's log and a sign of life. Drive being away ends nothing."""
+        try:
+            self.save(run)
+            write(self.logs / f"{launch}.log", log.read_bytes())
+            self.beat(launch, phase, gpu)
+        except OSError as error:
+            say(f"Drive takes nothing now ({error}).")
+
     def save(self, run: Path) -> None:
         """Copy what has changed, oldest first: a marker never comes before what it vouches for."""
         begin = time.time_ns()
@@ -195,10 +208,6 @@ class Agent:
         if self.child is not None:
             self.child.send_signal(signum)
 
-    def beat(self, phase: str) -> None:
-        beat = {"launch": self.job["launch"], "phase": phase, "gpu": self.gpu}
-        note(self.drive.logs / "heartbeat.json", **beat)
-
     def refusal(self) -> tuple[int, str] | None:
         """Why this launch must not begin."""
         free = shutil.disk_usage(self.job["drive"]).free
@@ -213,7 +222,7 @@ class Agent:
             say(why[1])
             return self.end(why[0])
         try:
-            self.beat("installing")
+            self.drive.beat(self.job["launch"], "installing", self.gpu)
             install(self.folder, self.job["python"])
             self.drive.restore(self.run)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -241,14 +250,7 @@ class Agent:
             self.save("running")
 
     def save(self, phase: str) -> None:
-        """Copy to Drive. Its being away for a while ends nothing."""
-        try:
-            self.drive.save(self.run)
-            log = self.folder / "log"
-            write(self.drive.logs / f"{self.job['launch']}.log", log.read_bytes())
-            self.beat(phase)
-        except OSError as error:
-            say(f"Drive takes nothing now ({error}).")
+        self.drive.keep(self.run, self.folder / "log", self.job["launch"], phase, self.gpu)
 
     def end(self, code: int) -> int:
         """Save all, pack the results, and leave the exit code."""

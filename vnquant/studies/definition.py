@@ -136,7 +136,7 @@ def spec_of(base: RunSpec, overrides: Overrides, where: str) -> RunSpec:
     Raises:
         UsageError: the spec has no such field, or it does not take such a value.
     """
-    content = _merged(base.model_dump(mode="json"), overrides)
+    content = merged(base.model_dump(mode="json"), overrides)
     if content["features"] != base.model_dump(mode="json")["features"]:
         content["data"]["snapshot"] = None
     try:
@@ -150,12 +150,13 @@ def spec_of(base: RunSpec, overrides: Overrides, where: str) -> RunSpec:
         ) from error
 
 
-def _merged(base: Any, overrides: Any) -> Any:
+def merged(base: Any, overrides: Any) -> Any:
+    """``base`` with what ``overrides`` replaces, however deep; see `Variant`."""
     if isinstance(base, list) and isinstance(overrides, dict) and set(overrides) == {EVERY}:
-        return [_merged(item, overrides[EVERY]) for item in base]
+        return [merged(item, overrides[EVERY]) for item in base]
     if not (isinstance(base, dict) and isinstance(overrides, dict)):
         return overrides
-    changed = {key: _merged(base.get(key), value) for key, value in overrides.items()}
+    changed = {key: merged(base.get(key), value) for key, value in overrides.items()}
     return {**base, **changed}
 
 

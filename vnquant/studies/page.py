@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from vnquant.report.svg import Image
 
-RIVALS = "best rival"
-
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Question, recommendation, the table of trials, the rivals, and how to repeat it."""

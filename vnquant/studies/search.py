@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vnquant.errors import UsageError
-from vnquant.studies.definition import LOWER_IS_BETTER, Metric, Parameter, Search, nested
+from vnquant.studies.definition import LOWER_IS_BETTER, Metric, Parameter, Search, merged, nested
 
 Values = dict[str, Any]
 Attempt = Callable[[list[tuple[str, dict[str, Any]]]], list[dict[str, Any]]]
@@ -92,22 +92,10 @@ def _suggested(trial: Any, p: Parameter) -> Any:
 
 
 def _described(search: Search, values: Values) -> tuple[str, dict[str, Any]]:
-    return _name(values), _overrides(search, values)
-
-
-def _overrides(search: Search, values: Values) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for p in search.parameters:
-        _merge(out, nested(p.field, values[p.field]))
-    return out
-
-
-def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
+        overrides = merged(overrides, nested(p.field, values[p.field]))
+    return _name(values), overrides
 
 
 def _name(values: Values) -> str:
