@@ -71,6 +71,7 @@ def plan(
         UsageError: unknown symbols, or dates that leave no room.
         DataError: prices that cannot be used.
     """
+    from vnquant.market.index import levels_for
     from vnquant.market.sources import open_source, snapshot_hash
     from vnquant.market.universe import resolve
 
@@ -78,16 +79,12 @@ def plan(
     names = resolve(symbols, universe, source.known_symbols())
     raw = source.load(names, start=start, end=end)
     raw, windows = _default_dates(raw, validation_start, test_start)
-    index = None
-    if features == "v2":
-        from vnquant.market.index import required_levels
-
-        index = required_levels(prices, raw["date"].min().date(), raw["date"].max().date())
+    begin, last = raw["date"].min().date(), raw["date"].max().date()
     data = DataSpec(
         source="folder" if prices else "synthetic",
-        snapshot=snapshot_hash(raw, index),
-        start=raw["date"].min().date(),
-        end=raw["date"].max().date(),
+        snapshot=snapshot_hash(raw, levels_for(features, prices, begin, last)),
+        start=begin,
+        end=last,
     )
     given = {k: v for k, v in settings.items() if v is not None}
     chosen = {k: given[k] for k in TRAINING if k in given}

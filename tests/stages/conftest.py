@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +43,21 @@ def context(path: Path, spec: RunSpec = SPEC, **options: Any) -> Context:
 
 def happened(ctx: Context, kind: str) -> list[dict[str, Any]]:
     return [e for e in read_events(ctx.run.path / "events.jsonl") if e["event"] == kind]
+
+
+def killed(ctx: Context, stage: str, when: Callable[[], bool], *more: str) -> None:
+    """Run a stage in a process of its own and kill that as soon as ``when`` says so."""
+    spec = ctx.run.path / "spec.json"
+    words = ["run", stage, "--spec", str(spec), "--quiet", "--checkpoint-epochs", "1", *more]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "vnquant", *words, "--workspace", str(ctx.workspace.path)],
+        stdout=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 120
+    while child.poll() is None and not when() and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, "it had finished before the kill"
 
 
 def rows(ctx: Context) -> dict[str, torch.Tensor]:

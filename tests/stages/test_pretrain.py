@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.stages.conftest import SPEC, context, happened, rows
+from tests.stages.conftest import SPEC, context, happened, killed, rows
 from tests.stages.test_walk_forward import FOLDS
 from vnquant.errors import DataError
 from vnquant.spec import PretrainSpec, RunSpec, WalkForwardSpec
@@ -157,21 +152,6 @@ def test_a_diverged_pool_stops_the_run_with_the_reason(tmp_path: Path) -> None:
     ctx.panel.targets[row] = np.nan
     with pytest.raises(DataError, match="pooled model of member 0 diverged"):
         run_stage(ctx, "train")
-
-
-def killed(ctx: Context, stage: str, when: Callable[[], bool]) -> None:
-    """Run a stage in a process of its own and kill that as soon as ``when`` says so."""
-    spec = ctx.run.path / "spec.json"
-    words = ["run", stage, "--spec", str(spec), "--quiet", "--checkpoint-epochs", "1"]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "vnquant", *words, "--workspace", str(ctx.workspace.path)],
-        stdout=subprocess.DEVNULL,
-    )
-    until = time.monotonic() + 120
-    while child.poll() is None and not when() and time.monotonic() < until:
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "it had finished before the kill"
 
 
 @pytest.mark.parametrize("event", ["checkpoint", "models_finished"])

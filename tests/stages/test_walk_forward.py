@@ -6,11 +6,6 @@ import datetime as dt
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.stages.conftest import SPEC, context, happened
+from tests.stages.conftest import SPEC, context, happened, killed
 from vnquant.errors import DataError, UsageError
 from vnquant.evaluation import boosting
 from vnquant.features import folds as fold_windows
@@ -129,27 +124,12 @@ def test_a_fold_trained_alone_is_the_fold_trained_with_others(ctx: Context, tmp_
         torch.testing.assert_close(model.row, expected, **TOLERANCE)
 
 
-def killed(ctx: Context, when: Callable[[], bool]) -> None:
-    """Run the stage in a process of its own and kill that as soon as ``when`` says so."""
-    (ctx.run.path / "spec.json").write_text(WALK.canonical_json())
-    words = ["run", "walk_forward", "--spec", str(ctx.run.path / "spec.json"), "--quiet"]
-    more = ["--workspace", str(ctx.workspace.path), "--stack-width", "4"]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "vnquant", *words, *more, "--checkpoint-epochs", "1"],
-        stdout=subprocess.DEVNULL,
-    )
-    until = time.monotonic() + 120
-    while child.poll() is None and not when() and time.monotonic() < until:
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL, "it had finished before the kill"
-
-
 @pytest.mark.parametrize("event", ["checkpoint", "models_finished"])
 def test_killed_inside_a_stack_and_between_stacks_it_ends_in_the_same_bits(
     ctx: Context, untrained: Context, event: str
 ) -> None:
-    killed(untrained, lambda: bool(happened(untrained, event)))
+    more = ("--stack-width", "4")
+    killed(untrained, "walk_forward", lambda: bool(happened(untrained, event)), *more)
     assert untrained.stage("walk_forward").done() is None
     before = len(happened(untrained, "models_finished"))
     run_stage(untrained, "walk_forward")

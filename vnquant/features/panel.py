@@ -16,7 +16,6 @@ from safetensors.numpy import load_file, save_file
 from vnquant.errors import DataError, UsageError
 from vnquant.features.catalogue import NAMES, SETS, names_of
 from vnquant.features.indicators import COLUMNS, compute_arrays
-from vnquant.market.index import level_on
 from vnquant.workspace import read_json, write_json, written_aside
 
 FORMAT = 1
@@ -162,6 +161,8 @@ def build_panel(
     names = names_of("v1" if index is None else "v2")
     features = np.empty((len(clean), len(names)), dtype=np.float32)
     if index is not None:
+        from vnquant.market.index import level_on  # reads files: a loaded panel does not need that
+
         columns.append(level_on(index, dates))
     edges = np.append(np.flatnonzero(new_segment), len(clean))
     for begin, end in pairwise(edges.tolist()):

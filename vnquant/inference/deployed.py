@@ -64,7 +64,7 @@ class Ready:
                 fix="give the price file to forecast from",
             )
         # Here: a forecast from the run's own panel starts without what reading prices needs.
-        from vnquant.market.index import required_levels
+        from vnquant.market.index import levels_for
         from vnquant.market.quality import inspect
         from vnquant.market.sessions import sessions
         from vnquant.market.sources import open_source
@@ -73,9 +73,7 @@ class Ready:
         raw = source.load(wanted, start=self.spec.data.start, end=None)
         calendar = sessions(raw)
         clean = inspect(raw, calendar, max_gap=self.spec.windows.max_gap).clean
-        index = None
-        if self.spec.features.name == "v2":
-            index = required_levels(prices, self.spec.data.start, None)
+        index = levels_for(self.spec.features.name, prices, self.spec.data.start, None)
         return build_panel(clean, calendar, self.spec.windows.horizon, index)
 
 

@@ -91,6 +91,13 @@ def required_levels(
     return levels
 
 
+def levels_for(
+    features: str, prices: Path | None, start: dt.date | None, end: dt.date | None
+) -> pd.DataFrame | None:
+    """`required_levels` where a set of features needs them; None where it does not."""
+    return required_levels(prices, start, end) if features == "v2" else None
+
+
 def _levels(prices: Path | None, name: str) -> pd.DataFrame:
     files = [] if prices is None else sorted(prices.iterdir()) if prices.is_dir() else [prices]
     parts = [part for path in files if (part := _rows(path, name)) is not None]

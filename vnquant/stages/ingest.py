@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vnquant.errors import DataError
-from vnquant.market.index import required_levels
+from vnquant.market.index import levels_for
 from vnquant.market.quality import inspect
 from vnquant.market.sessions import sessions
 from vnquant.market.sources import open_source, snapshot_hash
@@ -31,9 +31,8 @@ def load_raw(ctx: Context) -> tuple[pd.DataFrame, pd.DataFrame | None, str]:
     if raw is None:
         source = open_source(spec.data.source, ctx.options.prices)
         raw = source.load(spec.symbols, start=spec.data.start, end=spec.data.end)
-    index = None
-    if spec.features.name == "v2":
-        index = required_levels(ctx.options.prices, spec.data.start, spec.data.end)
+    data, prices = spec.data, ctx.options.prices
+    index = levels_for(spec.features.name, prices, data.start, data.end)
     found = snapshot_hash(raw, index)
     if spec.data.snapshot is not None and found != spec.data.snapshot:
         raise DataError(
