@@ -213,6 +213,12 @@ class PretrainSpec(_Frozen):
     """What the pooled model is told of whose window it sees."""
     fine_tune: bool = True
     """False: every symbol is given the pooled weights as they are."""
+    scaling: Literal["own", "pooled"] = "own"
+    """Scale of the features: each symbol's own, or one for all, which leaves in how symbols differ
+    (one is always more volatile than another). The targets' scale is the symbol's own."""
+    criterion: Literal["loss", "rank_ic"] = "loss"
+    """What early stopping and the kept epoch go by: the validation loss, or the mean RankIC of the
+    validation sessions."""
 
     def applied_to(self, training: TrainingSpec) -> TrainingSpec:
         """How the pooled models are trained."""
@@ -320,7 +326,7 @@ class RunSpec(_Frozen):
         content = self.model_dump(mode="json")
         for name, added in ADDED.items():
             part = content[name]
-            if all(part[field] == value for field, value in added.items()):
+            if part is not None and all(part[field] == value for field, value in added.items()):
                 content[name] = {k: v for k, v in part.items() if k not in added}
         content = {name: part for name, part in content.items() if part != {}}
         for name in ("pretrain", "walk_forward"):
@@ -343,6 +349,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "backtest": BacktestSpec().model_dump(mode="json"),
     "ensemble": EnsembleSpec().model_dump(mode="json"),
     "training": {"loss": "gaussian"},
+    "pretrain": {"scaling": "own", "criterion": "loss"},
     "gate": {"min_sharpe": 0.8, "max_drawdown": 0.1, "against_deployed": "not worse"},
 }
 """Fields of the spec's parts that version 1 did not have at first, and their first defaults."""

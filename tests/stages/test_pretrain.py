@@ -21,7 +21,7 @@ from vnquant.stages.fleet import Fleet
 from vnquant.stages.worker import Worker, open_watch
 from vnquant.stockformer.files import load_model
 from vnquant.training.data import POOL, ModelId
-from vnquant.training.stack import Stack
+from vnquant.training.stack import Stack, Validation
 
 POOLED: RunSpec = SPEC.model_copy(
     update={
@@ -37,6 +37,10 @@ WALK: RunSpec = POOLED.model_copy(
 def changed(spec: RunSpec = POOLED, **pretrain: object) -> RunSpec:
     assert spec.pretrain is not None
     return spec.model_copy(update={"pretrain": spec.pretrain.model_copy(update=pretrain)})
+
+
+def _worse(found: Validation, by: float) -> Validation:
+    return Validation(found.loss + by, found.score + by)
 
 
 def pooled_row(ctx: Context, stage: str = "train", fold: str = "") -> torch.Tensor:
@@ -103,7 +107,7 @@ def test_pooled_weights_stay_where_no_epoch_betters_them(
     monkeypatch.setattr(
         Stack,
         "validate",
-        lambda s: honest(s) + (100.0 if s.models[0].symbol != POOL and s.inner else 0.0),
+        lambda s: _worse(honest(s), 100.0 if s.models[0].symbol != POOL and s.inner else 0.0),
     )
     run_stage(untrained, "train")
     expected = pooled_row(untrained)

@@ -104,7 +104,7 @@ def test_best_slice_has_the_best_loss(make_stack: MakeStack) -> None:
     for _ in range(6):
         run_round(stack)
     stack.weights.copy_(stack.best)
-    again = stack.validate()
+    again = stack.validate().loss
     best = torch.tensor([e.best_loss for e in stack.ledger])
     torch.testing.assert_close(again, best, rtol=1e-5, atol=1e-6)
 
@@ -127,7 +127,7 @@ def test_one_diverging_symbol_is_frozen_and_the_others_do_not_notice(make_stack:
 
 def test_training_learns_what_was_planted(make_stack: MakeStack) -> None:
     stack = make_stack(("AAA",), (0,), epochs=30, patience=None)
-    first = float(stack.validate()[0])
+    first = float(stack.validate().loss[0])
     for _ in range(30):
         run_round(stack)
     assert stack.ledger[0].best_loss is not None

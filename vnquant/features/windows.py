@@ -11,6 +11,7 @@ tb the same for ``test_start``, and e the session of a window's last row:
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -180,14 +181,37 @@ def fit_scaler(panel: Panel, windows: Windows, lookback: int | None = None) -> S
             fix="give a longer history or a later validation start",
         )
     rows = covered_rows(windows.train, lookback or windows.lookback)
-    x = panel.features[rows].astype(np.float64)
-    std = x.std(axis=0)
+    mean, std = _moments(panel, rows)
     spread = float(panel.targets[windows.train].astype(np.float64).std())
     return Scaler(
-        mean=x.mean(axis=0).astype(np.float32),
-        std=np.where(std > CONSTANT, std, 1.0).astype(np.float32),
+        mean=mean,
+        std=std,
         target_scale=spread if spread > CONSTANT else 1.0,
     )
+
+
+def pooled_scalers(
+    panel: Panel, windows: Sequence[Windows], own: Mapping[str, Scaler]
+) -> dict[str, Scaler]:
+    """One scale of the features for all symbols; the targets' scales stay as they are.
+
+    Args:
+        windows: of the symbols whose training rows it is learned from, each row counted once; at
+            least one of them has a training window, unless ``own`` is empty.
+        own: each symbol's own scale, as `fit_scaler` learned it.
+    """
+    rows = [covered_rows(w.train, w.lookback) for w in windows if len(w.train)]
+    if not rows:
+        return dict(own)
+    mean, std = _moments(panel, np.concatenate(rows))
+    return {symbol: Scaler(mean, std, scaler.target_scale) for symbol, scaler in own.items()}
+
+
+def _moments(panel: Panel, rows: Rows) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and deviation of the features over some rows; a constant feature gets deviation 1."""
+    x = panel.features[rows].astype(np.float64)
+    std = x.std(axis=0)
+    return x.mean(axis=0).astype(np.float32), np.where(std > CONSTANT, std, 1.0).astype(np.float32)
 
 
 def covered_rows(ends: Rows, lookback: int) -> Rows:

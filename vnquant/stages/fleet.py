@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from vnquant.features.windows import Windows
+from vnquant.features.windows import Scaler, Windows, fit_scaler, pooled_scalers
 from vnquant.stages.context import Context
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import Checkpoints
@@ -16,6 +16,7 @@ from vnquant.training.data import POOL, ModelId, series
 from vnquant.training.embedding import NO_EMBEDDING, Embedding, embedding_of
 from vnquant.training.memory import choose_width
 from vnquant.training.queue import Unit, UnitQueue, plan_units
+from vnquant.training.stack import Criterion
 from vnquant.workspace import read_json
 
 
@@ -44,7 +45,8 @@ class Fleet:
         pool: the fleet of pooled models that these start from, if the spec asks for any.
         training: how these models are trained.
         embedding: what these models are told of whose window they see.
-        ranking_weight: of the loss that compares symbols; only the pooled models can have one.
+        ranking_weight, criterion: of the loss that compares symbols, and what the kept epoch is
+            chosen by; only the pooled models can be told apart from symbol to symbol.
     """
 
     def __init__(self, ctx: Context, wanted: Sequence[ModelId], stage: str = "train") -> None:
@@ -55,10 +57,12 @@ class Fleet:
         self.pooled = all(m.symbol == POOL for m in self.wanted)
         self.folder = ctx.stage(stage).path / ("pretrain" if self.pooled else "")
         self.pool, self.training, self.ranking_weight = None, ctx.spec.training, 0.0
+        self.criterion: Criterion = "loss"
         self.embedding: Embedding = NO_EMBEDDING
         if ctx.spec.pretrain is not None and self.pooled:
             self.training = ctx.spec.pretrain.applied_to(ctx.spec.training)
             self.ranking_weight = ctx.spec.pretrain.ranking_weight
+            self.criterion = ctx.spec.pretrain.criterion
             self.embedding = embedding_of(ctx.spec, ctx.panel)
         elif ctx.spec.pretrain is not None:
             self.pool = Fleet(ctx, pooled_models(self.wanted), stage)
@@ -77,6 +81,19 @@ class Fleet:
         """The symbols that can be trained in each fold; their windows are what is pooled."""
         need = self.ctx.spec.training.min_train_windows
         return {fold: trainable(windows, need)[0] for fold, windows in self.folds.items()}
+
+    @cached_property
+    def scalers(self) -> dict[str, Scaler]:
+        """The scale of every series that has a training window, as the models know it."""
+        panel, lookback = self.ctx.panel, self.ctx.spec.windows.lookback
+        pretrain, found = self.ctx.spec.pretrain, dict[str, Scaler]()
+        for fold, windows in self.folds.items():
+            own = {w.symbol: fit_scaler(panel, w, lookback) for w in windows if len(w.train)}
+            if pretrain is not None and pretrain.scaling == "pooled":
+                seen = set(self.symbols[fold])
+                own = pooled_scalers(panel, [w for w in windows if w.symbol in seen], own)
+            found |= {series(symbol, fold): scaler for symbol, scaler in own.items()}
+        return found
 
     @cached_property
     def checkpoints(self) -> Checkpoints:

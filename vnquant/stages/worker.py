@@ -10,13 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from vnquant.errors import Stopped
-from vnquant.features.windows import fit_scaler
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet
 from vnquant.stockformer.files import MAX_BYTES, ModelFile, load_model, save_model
 from vnquant.stockformer.layout import Shape
 from vnquant.training.checkpoint import group_by_position
-from vnquant.training.data import POOL, ModelId, TrainingData, series
+from vnquant.training.data import POOL, ModelId, TrainingData
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, choose_kernels
 from vnquant.training.ledger import Status
 from vnquant.training.memory import MemoryMonitor, NarrowStack, is_out_of_memory, release_memory
@@ -56,18 +55,11 @@ class Worker:
         """Seconds in which a unit was held: the rest of the time was spent waiting."""
         self._kernels: dict[Shape, Kernels] = {}
         ctx = fleet.ctx
-        lookback = ctx.spec.windows.lookback
-        self._scalers = {
-            series(w.symbol, fold): fit_scaler(ctx.panel, w, lookback)
-            for fold, windows in fleet.folds.items()
-            for w in windows
-            if len(w.train)
-        }
         self._data = TrainingData.build(
             ctx.panel,
             fleet.folds,
-            self._scalers,
-            lookback,
+            fleet.scalers,
+            ctx.spec.windows.lookback,
             ctx.profile.torch_device,
             ctx.profile.torch_dtype,
             fleet.embedding,
@@ -126,8 +118,16 @@ class Worker:
         places = fleet.checkpoints.places()
         for (epoch, inner, compacting), models in group_by_position(unit, places).items():
             kernels = self._kernels_for(shape)
-            ranking = fleet.ranking_weight
-            stack = Stack(shape, models, spec.model, fleet.training, self._data, kernels, ranking)
+            stack = Stack(
+                shape,
+                models,
+                spec.model,
+                fleet.training,
+                self._data,
+                kernels,
+                fleet.ranking_weight,
+                fleet.criterion,
+            )
             if all(m in places for m in models):
                 fleet.checkpoints.restore(stack, places)
                 fleet.ctx.events.emit("resumed", epoch=epoch, inner=inner, models=len(models))
@@ -197,8 +197,9 @@ class Worker:
             }
             if fleet.pooled:
                 meta["symbols"] = fleet.symbols[model.fold]
+                meta |= {"criterion": fleet.criterion, "best_score": entry.best_score}
             else:
-                meta["scaler"] = self._scalers[model.series].to_dict()
+                meta["scaler"] = fleet.scalers[model.series].to_dict()
             if start := fleet.start(model):
                 meta["pretrained"] = start
             if model.fold:

@@ -24,6 +24,8 @@ class Ledger:
 
     status: Status = Status.ACTIVE
     best_loss: float | None = None
+    best_score: float | None = None
+    """What the kept slice was chosen by, lower is better: its loss, or its RankIC's negative."""
     best_epoch: int | None = None
     """None with a best loss: no epoch was better than the weights it started from."""
     bad_epochs: int = 0
@@ -36,4 +38,6 @@ class Ledger:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Ledger:
         history = [(float(a), float(b)) for a, b in value["history"]]
+        # Before there was another criterion, slices were chosen by their loss.
+        value = {"best_score": value["best_loss"], **value}
         return cls(**{**value, "status": Status(value["status"]), "history": history})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ import torch
 from vnquant.features.windows import gather
 from vnquant.spec import ModelSpec, TrainingSpec
 from vnquant.stockformer.layout import Shape
-from vnquant.stockformer.losses import per_model_loss, ranking_loss
+from vnquant.stockformer.losses import per_model_loss, ranking_loss, split_outputs
 from vnquant.stockformer.model import Drop, forward, sites
 from vnquant.stockformer.randomness import drop_levels, generator, model_keys, site_keys
 from vnquant.training.data import ModelId, TrainingData
@@ -24,12 +25,22 @@ from vnquant.training.graphs import StepGraphs
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, round_widths
 from vnquant.training.ledger import Ledger, Status
 from vnquant.training.optimizer import Schedule
+from vnquant.training.ranking import CrossSections
 
 VALIDATION_WINDOWS = 64
 """Windows of each model in one forward pass of the validation."""
 
 
 ROW_TENSORS = ("weights", "first", "second", "best")
+Criterion = Literal["loss", "rank_ic"]
+
+
+class Validation(NamedTuple):
+    """What the validation windows say of every model, ``[M]`` each."""
+
+    loss: torch.Tensor
+    score: torch.Tensor
+    """What slices are chosen by; lower is better."""
 
 
 class Stack:
@@ -54,11 +65,13 @@ class Stack:
         data: TrainingData,
         kernels: Kernels = PLAIN_KERNELS,
         ranking_weight: float = 0.0,
+        criterion: Criterion = "loss",
     ) -> None:
         batch = training.batch_size
         self.models = sorted(models, key=lambda m: (-data.steps_per_epoch(m.series, batch), m))
         self.shape, self.training, self.data = shape, training, data
         self.kernels, self.ranking_weight = kernels, ranking_weight
+        self.criterion = criterion
         self.device = data.features.device
         self.epoch, self.inner = 0, 0
         self.ledger = [Ledger() for _ in self.models]
@@ -95,6 +108,13 @@ class Stack:
         # Fused kernels are built for one number of windows: no smaller last part.
         multiple = VALIDATION_WINDOWS if self.kernels.outputs else 1
         self._validation = self.data.validation_rows(self.models, multiple)
+        self._sections: CrossSections | None = None
+        if self.criterion == "rank_ic":
+            rows, weight = self._validation
+            assert self.data.section is not None
+            section = self.data.section.of(rows)
+            realised = self.data.targets[rows].sum(-1) * section.scale
+            self._sections = CrossSections(realised, section.session, weight > 0)
 
     def initialise(self) -> None:
         """Give every model its own initial weights."""
@@ -110,8 +130,12 @@ class Stack:
         """
         self.weights.copy_(torch.stack(list(rows)))
         self.best.copy_(self.weights)
-        for entry, loss in zip(self.ledger, self.validate().tolist(), strict=True):
-            entry.best_loss = loss if math.isfinite(loss) else None
+        found = self.validate()
+        for entry, loss, score in zip(
+            self.ledger, found.loss.tolist(), found.score.tolist(), strict=True
+        ):
+            if math.isfinite(loss):
+                entry.best_loss, entry.best_score = loss, score
 
     def finish(self) -> None:
         """Take no step more: every model that still goes on is complete as it is."""
@@ -208,10 +232,11 @@ class Stack:
         return loss.detach(), gradient
 
     @torch.no_grad()
-    def validate(self) -> torch.Tensor:
-        """Mean validation loss of every model, float32 ``[M]``."""
+    def validate(self) -> Validation:
+        """Mean validation loss of every model, and what its slices are chosen by."""
         rows, weight = self._validation
         total = torch.zeros(len(self.models), device=self.device)
+        expected = []
         for begin in range(0, rows.shape[1], VALIDATION_WINDOWS):
             part = slice(begin, begin + VALIDATION_WINDOWS)
             x = gather(self.data.features, rows[:, part], self.data.lookback)
@@ -220,7 +245,15 @@ class Stack:
             direction_weight, likelihood = self.training.direction_weight, self.training.loss
             loss = per_model_loss(raw, target, here, direction_weight, likelihood)
             total += loss * here.sum(1)
-        return total / weight.sum(1).clamp(min=1.0)
+            if self._sections is not None:
+                expected.append(split_outputs(raw).mu.sum(-1).float())
+        total /= weight.sum(1).clamp(min=1.0)
+        if self._sections is None:
+            return Validation(total, total)
+        assert self.data.section is not None
+        ic = self._sections.rank_ic(torch.cat(expected, 1) * self.data.section.scale[rows])
+        # Where no session has enough symbols there is no RankIC.
+        return Validation(total, torch.where(torch.isfinite(ic), -ic, total.cpu()))
 
     def _outputs(self, x: torch.Tensor) -> torch.Tensor:
         outputs = self.kernels.outputs or forward
@@ -230,15 +263,18 @@ class Stack:
         """Validate, keep better slices, and decide who goes on."""
         validation = self.validate()
         trained = (self.loss_sum / self._steps).tolist()
-        sound = (self.finite & torch.isfinite(validation)).tolist()
+        sound = (self.finite & torch.isfinite(validation.loss)).tolist()
+        judged = zip(self.ledger, validation.loss.tolist(), validation.score.tolist(), strict=True)
         better = []
-        for i, (entry, loss) in enumerate(zip(self.ledger, validation.tolist(), strict=True)):
+        for i, (entry, loss, score) in enumerate(judged):
             improved = False
             if entry.status == Status.ACTIVE:
                 if sound[i]:
                     entry.history.append((trained[i], loss))
-                    improved = entry.best_loss is None or loss < entry.best_loss
-                    self._judge(entry, loss, improved)
+                    improved = entry.best_score is None or score < entry.best_score
+                    if improved:
+                        entry.best_loss, entry.best_score = loss, score
+                    self._judge(entry, improved)
                 else:
                     entry.status = Status.DIVERGED
             better.append(improved)
@@ -252,9 +288,9 @@ class Stack:
         active = [e.status == Status.ACTIVE for e in self.ledger]
         return torch.tensor(active, dtype=torch.bool, device=self.device)
 
-    def _judge(self, entry: Ledger, loss: float, improved: bool) -> None:
+    def _judge(self, entry: Ledger, improved: bool) -> None:
         if improved:
-            entry.best_loss, entry.best_epoch, entry.bad_epochs = loss, self.epoch, 0
+            entry.best_epoch, entry.bad_epochs = self.epoch, 0
         else:
             entry.bad_epochs += 1
         patience = self.training.patience
