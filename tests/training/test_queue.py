@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from vnquant.training.data import ModelId
 from vnquant.training.queue import Unit, UnitQueue, plan_units
 
 SHAPE = Shape(features=5, lookback=6, horizon=2, d_model=16, heads=2, d_ff=32, layers=1)
-DEEPER = Shape(**{**vars(SHAPE), "layers": SHAPE.layers + 1})
+DEEPER = replace(SHAPE, layers=SHAPE.layers + 1)
 ABC = [[ModelId("A", 0), ModelId("B", 0)], [ModelId("C", 0), ModelId("D", 0)]]
 EVERY = [m for unit in ABC for m in unit]
 
@@ -58,13 +59,20 @@ def test_one_worker_gets_whole_stacks_and_several_get_ever_smaller_ones() -> Non
     assert shared[-1] == 1
 
 
-def test_equal_workers_get_equal_parts_of_every_shape_in_wide_stacks() -> None:
-    steps = {ModelId(f"S{i:03d}", m): 1000 + 10 * i for i in range(102) for m in range(2)}
-    shapes = {s: [m for m in steps if m.member == i] for i, s in enumerate((SHAPE, DEEPER))}
-    units = plan_units(shapes, steps.__getitem__, lambda _: 400, 2, equal=True)
-    assert [(len(u), u[0].member) for u in units] == [(51, 1), (51, 1), (51, 0), (51, 0)]
-    first, second, *_ = work(units, steps)
-    assert second / first > 0.99
+@pytest.mark.parametrize("workers", [2, 3, 5])
+def test_equal_workers_get_equal_work_in_as_few_stacks_as_can_be(workers: int) -> None:
+    """Greedy workers are done at the same time, but for a model."""
+    steps = {ModelId(f"S{i:03d}", m): 1000 + 10 * i for i in range(102) for m in range(3)}
+    ladder = [replace(SHAPE, layers=n) for n in (4, 5, 6)]
+    shapes = {s: [m for m in steps if m.member == i] for i, s in enumerate(ladder)}
+    units = plan_units(shapes, steps.__getitem__, lambda _: 400, workers, equal=True)
+    assert len(units) <= len(ladder) + workers - 1, "a cut inside a shape makes one stack more"
+    assert sum(len(u) == 102 for u in units) == max(0, 4 - workers), "whole stacks stay whole"
+    loads = [sum(ladder[m.member].row * steps[m] for m in unit) for unit in units]
+    free = [0] * workers
+    for load in loads:
+        free[free.index(min(free))] += load
+    assert max(free) - sum(free) / workers < max(ladder[2].row * n for n in steps.values())
 
 
 def test_a_slow_worker_holds_up_nobody_for_long() -> None:

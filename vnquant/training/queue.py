@@ -39,18 +39,26 @@ def plan_units(
     Args:
         steps: training steps that a model takes.
         width: how many models of a shape fit in one stack.
-        equal: workers are equally fast (GPUs of one host), and wide stacks cost less: each worker
-            gets an equal part of every shape, in as few stacks as fit.
+        equal: workers are equally fast (GPUs of one host), and every stack costs something
+            whatever its width: the work is cut into equal parts, one for each worker, through as
+            few stacks as can be.
     """
     left = sum(map(len, models.values()))
+    total = sum(shape.row * steps(m) for shape in models for m in models[shape])
+    done = 0
     units: list[tuple[int, Unit]] = []
     for shape in sorted(models, key=lambda s: s.layers * s.row, reverse=True):
         # Long histories together: a stack is as wide as its models are alike.
         order = sorted(models[shape], key=lambda m: (-steps(m), m))
         most = width(shape)
-        # Dealt out in turns, so that equal workers get equal work.
-        hands = [order[i::workers] for i in range(workers)] if equal else [order]
-        for hand in hands:
+        hands: dict[int, Unit] = {}
+        for model in order:
+            # A model belongs to the worker in whose part of the work its middle lies.
+            cost = shape.row * steps(model)
+            worker = (2 * done + cost) * workers // (2 * total) if equal and total else 0
+            hands.setdefault(worker, []).append(model)
+            done += cost
+        for hand in hands.values():
             while hand:
                 share = most if equal or workers == 1 else -(-left // (SHARES * workers))
                 size = max(1, min(most, share))
