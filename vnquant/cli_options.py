@@ -142,6 +142,14 @@ folds = _group(
 
 recipe = _group(
     click.option(
+        "--recipe",
+        type=click.Choice(["auto", "pooled", "per-symbol"]),
+        default="auto",
+        show_default=True,
+        help="pooled: one model learns from all symbols which will do better (docs/forecasts.md); "
+        "per-symbol: each learns from itself alone; auto: pooled from 10 symbols on.",
+    ),
+    click.option(
         "--features",
         type=click.Choice(["v1", "v2"]),
         default="v1",

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vnquant.errors import DataError, UsageError
-from vnquant.spec import PRESETS, DataSpec, FeatureSpec, GateSpec, RunSpec, TrainingSpec, WindowSpec
+from vnquant.spec import (
+    PHASE,
+    POOLED,
+    PRESETS,
+    DataSpec,
+    FeatureSpec,
+    GateSpec,
+    PretrainSpec,
+    RunSpec,
+    TrainingSpec,
+    WindowSpec,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,13 +30,15 @@ HISTORY_YEARS = 10
 TEST_SESSIONS = 504
 VALIDATION_SESSIONS = 252
 LEAST_SESSIONS = 400
+LEAST_POOLED = 10
+"""Symbols from which on the recipe ``auto`` is the pooled one: fewer are hardly a cross-section."""
 
 TRAINING = ("epochs", "batch_size", "learning_rate", "patience", "seed", "precision")
 GATE = ("min_accuracy", "max_rmse", "min_sharpe", "max_drawdown", "require_significance")
 PLANNED = frozenset(
     {
         *("symbols", "universe", "start", "end", "validation_start", "test_start", "preset"),
-        "features",
+        *("features", "recipe"),
         *TRAINING,
         *GATE,
     }
@@ -60,11 +73,13 @@ def plan(
     test_start: dt.date | None,
     preset: str,
     features: Literal["v1", "v2"] = "v1",
+    recipe: Literal["auto", "pooled", "per-symbol"] = "auto",
     **settings: Any,
 ) -> Job:
     """Read the prices and settle everything that the words leave open.
 
     Args:
+        recipe: auto: pooled from `LEAST_POOLED` symbols on.
         settings: the options named in `TRAINING` and `GATE`; None means the spec's default.
 
     Raises:
@@ -90,6 +105,11 @@ def plan(
     chosen = {k: given[k] for k in TRAINING if k in given}
     if chosen.get("patience") == 0:
         chosen["patience"] = None
+    pretrain: PretrainSpec | None = None
+    if recipe == "pooled" or (recipe == "auto" and len(names) >= LEAST_POOLED):
+        # There is one phase, so its words are meant.
+        own = {k: chosen.pop(k) for k in PHASE if k in chosen}
+        pretrain = PretrainSpec(**{**POOLED.model_dump(), **own})
     spec = RunSpec(
         symbols=tuple(names),
         data=data,
@@ -97,6 +117,7 @@ def plan(
         features=FeatureSpec(name=features),
         model=PRESETS[preset],
         training=TrainingSpec(**chosen),
+        pretrain=pretrain,
         gate=GateSpec(**{k: given[k] for k in GATE if k in given}),
     )
     return Job(spec, raw)

@@ -195,6 +195,10 @@ class TrainingSpec(_Frozen):
     """Likelihood of the return path; huber: Huber's density, whose tails fall off slower."""
 
 
+PHASE = ("epochs", "batch_size", "learning_rate", "patience")
+"""What each phase of training has a value of its own for."""
+
+
 class PretrainSpec(_Frozen):
     """A pooled model for each member, trained on the windows of all symbols first.
 
@@ -222,8 +226,19 @@ class PretrainSpec(_Frozen):
 
     def applied_to(self, training: TrainingSpec) -> TrainingSpec:
         """How the pooled models are trained."""
-        own = ("epochs", "batch_size", "learning_rate", "patience")
-        return training.model_copy(update={name: getattr(self, name) for name in own})
+        return training.model_copy(update={name: getattr(self, name) for name in PHASE})
+
+
+POOLED = PretrainSpec(
+    epochs=12,
+    patience=4,
+    ranking_weight=1.0,
+    fine_tune=False,
+    scaling="pooled",
+    criterion="rank_ic",
+)
+"""The recipe that forecast best where there are shares to compare (docs/decisions.md): one model
+for all of them, told apart by their features alone, that learns which one will do better."""
 
 
 class EnsembleSpec(_Frozen):
