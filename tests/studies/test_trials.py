@@ -9,15 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from vnquant.errors import UsageError
 from vnquant.spec import RunSpec
 from vnquant.stages.context import Options
 from vnquant.studies import engines, search, trials
-from vnquant.studies.definition import Search, Study, spec_of
+from vnquant.studies.definition import Metric, Search, Study, spec_of
 from vnquant.workspace import Workspace
 
 OPTIONS = Options(threads=1)
@@ -70,6 +71,17 @@ def test_every_trial_has_a_row_and_forecasts(straight: Any, study: Study, base: 
     before = (folder / "trials" / two.key / trials.ROW).stat().st_mtime_ns
     assert engines.Local(folder, place, OPTIONS)([two]) == [low]
     assert (folder / "trials" / two.key / trials.ROW).stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_every_metric_is_in_every_row(straight: Any, base: RunSpec) -> None:
+    place, folder, (first, low, _) = straight
+    for row in (first, low):
+        assert all(np.isfinite(row[metric]) for metric in get_args(Metric))
+    table = trials.forecasts(folder, place, trials.Trial("plain", base))
+    steps = range(1, base.windows.horizon + 1)
+    error = sum(table[f"mu_{h}"] - table[f"y_{h}"] for h in steps)
+    assert first["mse_sum"] == pytest.approx((error**2).mean())
 
 
 @pytest.mark.slow

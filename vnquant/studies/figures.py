@@ -70,7 +70,12 @@ def _kept(figures: dict[str, Any], level: float) -> dict[str, Any]:
     value, se = figures["rank_ic"], figures["rank_ic_se"]
     z = NormalDist().inv_cdf((1 + level) / 2)
     interval = None if value is None or se is None else [value - z * se, value + z * se]
-    return {**kept, "rank_ic_interval": interval}
+    error = figures["rmse_sum"]
+    return {
+        **kept,
+        "mse_sum": None if error is None else error**2,
+        "rank_ic_interval": interval,
+    }
 
 
 def _processors(entry: dict[str, Any]) -> int:
