@@ -9,7 +9,7 @@ import pytest
 from vnquant.errors import UsageError
 from vnquant.spec import PRESETS, RunSpec
 from vnquant.studies.definition import Study, load, nested, shipped, spec_of
-from vnquant.studies.trials import folder_of, planned
+from vnquant.studies.trials import folder_of, planned, repeated
 from vnquant.workspace import Workspace
 
 
@@ -41,6 +41,23 @@ def test_what_comes_to_the_same_is_one_trial(base: RunSpec) -> None:
     variants = [{"name": "a"}, {"name": "b", "overrides": same}, {"name": "c", "reading": "int8"}]
     study = Study.model_validate({"name": "x", "question": "?", "variants": variants})
     assert [t.name for t in planned(study, base)] == ["a", "c"]
+
+
+def test_repeats_are_the_first_variant_with_the_next_seeds(base: RunSpec) -> None:
+    variants = [{"name": "a", "overrides": {"training": {"seed": 7, "epochs": 9}}}, {"name": "b"}]
+    content = {"name": "x", "question": "?", "variants": variants, "repeats": 2}
+    again = repeated(Study.model_validate(content), base)
+    assert [t.name for t in again] == ["a, seed 8", "a, seed 9"]
+    assert [t.spec.training.seed for t in again] == [8, 9]
+    (first, _) = planned(Study.model_validate(content), base)
+    back = spec_of(again[0].spec, {"training": {"seed": 7}}, "here")
+    assert back == first.spec, "nothing but the seed is another"
+
+
+def test_what_is_trained_is_repeated_in_every_shipped_study() -> None:
+    for study in shipped().values():
+        trains = study.search is not None or any(v.overrides for v in study.variants)
+        assert study.repeats == (1 if trains else 0), study.name
 
 
 def test_other_features_leave_the_snapshot_open(base: RunSpec) -> None:

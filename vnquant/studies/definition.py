@@ -69,12 +69,19 @@ class Search(_Frozen):
 
 
 class Study(_Frozen):
-    """A question and the trials that answer it; the first variant is what is done today."""
+    """A question and the trials that answer it; the first variant is what is done today.
+
+    Attributes:
+        metric: what decides.
+        repeats: how often the first variant is carried out again, each time with the next seed, to
+            see what the seed alone changes.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     question: str
     metric: Metric = "rank_ic"
     variants: tuple[Variant, ...] = Field(min_length=1)
+    repeats: int = Field(default=0, ge=0)
     search: Search | None = None
 
     @model_validator(mode="after")

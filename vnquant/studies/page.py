@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vnquant.studies.result import WORDS
+from vnquant.studies.recommendation import WORDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Question, recommendation, the table of trials, the rivals, and how to repeat it."""
-    study, rows = result["study"], result["trials"]
+    study, rows = result["study"], _rows(result)
     done = [row for row in rows if "failed" not in row]
     lines = [f"# {study['name']}", "", study["question"], "", result["recommendation"], ""]
     lines += [
@@ -24,6 +24,12 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     lines += [_line(row) for row in rows]
+    if result["seed_noise"] is not None:
+        lines += [
+            "",
+            f"Another seed alone changes the first trial's {WORDS[result['metric']]} by up to "
+            f"{result['seed_noise']:.4f} (repeats: {len(result['repeats'])}).",
+        ]
     if done:
         lines += ["", "Rivals on the first trial's windows:", ""]
         lines += ["| | RankIC (s.e.) | accuracy | ECE |", "|---|---:|---:|---:|"]
@@ -42,6 +48,12 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             f"`{result['command']}`",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _rows(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The first trial, its repeats with other seeds, then the trials compared with it."""
+    first, *others = result["trials"]
+    return [first, *result["repeats"], *others]
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -79,7 +91,7 @@ def plot(result: Mapping[str, Any]) -> Image:
     """RankIC of every trial with its interval, the first trial's value as a line."""
     from vnquant.report.svg import BLUE, GREY, image
 
-    rows = [r for r in result["trials"] if r.get("rank_ic") is not None]
+    rows = [r for r in _rows(result) if r.get("rank_ic") is not None]
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(reversed(rows)):
