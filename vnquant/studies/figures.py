@@ -26,12 +26,10 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
     stage, spec = ctx.stage("walk_forward"), ctx.spec
     first, *rivals = read_json(stage / "verdict.json")["pooled"]["comparison"]
     if table is not None:
-        from vnquant.evaluation.metrics import summarise
+        from vnquant.evaluation.metrics import summarise_pooled
 
-        exchanges = dict(zip(ctx.panel.symbols, ctx.panel.exchanges, strict=True))
-        rows = table.drop(columns="fold")
-        judged = (rows, spec.evaluation, spec.windows.horizon, spec.training.seed, exchanges)
-        first = summarise(*judged)["pooled"]
+        how = (spec.evaluation, spec.windows.horizon, spec.training.seed)
+        first = summarise_pooled(table.drop(columns="fold"), *how)
     by_symbol = validation_losses(ctx)
     made = read_json(ctx.run.path / "manifest.json")
     entry = made["stages"]["walk_forward"]

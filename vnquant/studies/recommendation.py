@@ -15,7 +15,7 @@ WORDS = {"rank_ic": "RankIC", "accuracy": "accuracy", "brier": "Brier score",
 
 
 def recommend(metric: Metric, rows: Sequence[Row], seed_noise: float | None = None) -> str:
-    """The first variant stays, unless another is better and neither chance nor the seed explains it.
+    """The first variant stays, unless another is better and neither chance nor seed explains it.
 
     Of several that are, the one with the largest gain; of one that is worse for certain nothing is
     said but in the table.
