@@ -69,15 +69,13 @@ def _carried_out(
     from vnquant.cli_folds import FOLDED, plan_folds
     from vnquant.cli_progress import open_view
     from vnquant.stages.context import Options
-    from vnquant.studies import engines, result, search, trials
-    from vnquant.studies.definition import spec_of
+    from vnquant.studies import conduct, engines, trials
     from vnquant.workspace import write_json
 
     prices: Path | None = given.pop("prices")
     job = plan_folds(prices=prices, **{k: given.pop(k) for k in list(given) if k in FOLDED})
     base, options = job.spec, Options(prices=prices and prices.resolve(), **given)
     folder = trials.folder_of(place, asked, base)
-    wanted, repeats = trials.planned(asked, base), trials.repeated(asked, base)
     write_json(folder / "study.json", {"study": asked.model_dump(mode="json"),
                                        "base": base.model_dump(mode="json")})  # fmt: skip
 
@@ -94,24 +92,7 @@ def _carried_out(
             work = engines.Local(
                 folder, place, options, base=base, raw=job.raw, listener=view, told=told
             )
-        rows = work([*wanted, *repeats])
-        rows, again = rows[: len(wanted)], rows[len(wanted) :]
-        if asked.search is not None:
-
-            def attempt(proposed: list[tuple[str, dict[str, Any]]]) -> list[trials.Row]:
-                new = [trials.Trial(name, spec_of(base, overrides, f"study {asked.name}, {name}"))
-                       for name, overrides in proposed]  # fmt: skip
-                wanted.extend(new)
-                return work(new)
-
-            rows += search.carry_out(folder, asked.search, asked.metric, attempt, work.width)
-    done = zip([*wanted, *repeats], [*rows, *again], strict=True)
-    tables = {
-        trial.name: trials.forecasts(folder, place, trial)
-        for trial, row in done
-        if "failed" not in row
-    }
-    found = result.build(asked, rows, tables, base.training.seed, again)
+        found = conduct.carry_out(asked, base, folder, place, work)
     return _written(folder, {**found, "base_digest": base.digest})
 
 

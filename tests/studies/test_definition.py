@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vnquant.errors import UsageError
 from vnquant.spec import PRESETS, RunSpec
-from vnquant.studies.definition import Study, load, nested, shipped, spec_of
+from vnquant.studies.definition import SEARCHABLE, Study, load, nested, shipped, spec_of
 from vnquant.studies.trials import folder_of, planned, repeated
 from vnquant.workspace import Workspace
 
@@ -102,6 +104,33 @@ def test_a_file_that_is_no_study_is_refused(text: str, says: str, tmp_path: Path
     path.write_text(text)
     with pytest.raises(UsageError, match=says):
         load(str(path))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("training.loss", "training.direction_weight", "training.seed", "training"),
+        *("training.min_train_windows", "windows.horizon", "windows.purge", "windows"),
+        *("pretrain.ranking_weight", "walk_forward.train_sessions", "symbols", "data.start"),
+        *("ensemble.weights", "gate.min_accuracy", "modelling"),
+    ],
+)
+def test_a_search_over_what_the_loss_cannot_compare_is_refused(field: str, tmp_path: Path) -> None:
+    content = {"parameters": [{"field": field, "choices": [1, 2]}]}
+    variants = [{"name": "x"}]
+    own = {"name": "a", "question": "?", "variants": variants, "search": content}
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(own))
+    with pytest.raises(UsageError, match=f"cannot compare trials that differ in {field}: make"):
+        load(str(path))
+
+
+def test_what_a_search_may_change_is_in_the_spec(base: RunSpec) -> None:
+    spec = spec_of(base, {"pretrain": {}}, "here").model_dump()
+    for field in SEARCHABLE:
+        part: Any = spec
+        for name in field.split("."):
+            part = part[name]
 
 
 def test_unknown_names_and_files_are_said(tmp_path: Path) -> None:

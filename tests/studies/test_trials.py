@@ -1,4 +1,4 @@
-"""Trials: once each, whatever is killed; searched ones too; on a cluster of two nodes too."""
+"""Trials: once each, whatever is killed; on a cluster of two nodes too."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from vnquant.errors import UsageError
 from vnquant.spec import RunSpec
 from vnquant.stages.context import Options
-from vnquant.studies import engines, search, trials
-from vnquant.studies.definition import Metric, Search, Study, spec_of
+from vnquant.studies import engines, trials
+from vnquant.studies.definition import Metric, Study
 from vnquant.workspace import Workspace
 
 OPTIONS = Options(threads=1)
@@ -124,63 +124,6 @@ def test_sigkill_then_the_same_command_goes_on(
     rows = engines.Local(folder, place, OPTIONS)(trials.planned(study, base))
     assert (folder / "trials" / one.key / trials.ROW).stat().st_mtime_ns == kept
     assert [figures(r) for r in rows] == [figures(r) for r in straight[2]]
-
-
-SEARCH = Search.model_validate(
-    {
-        "parameters": [
-            {"field": "training.learning_rate", "low": 1e-5, "high": 1e-2, "log": True},
-            {"field": "windows.lookback", "choices": [10, 20]},
-        ],
-        "trials": 5,
-    }
-)
-
-
-class Stop(Exception):
-    """Stands for a kill: nothing of the search's own code runs after it."""
-
-
-def test_a_search_loses_no_finished_trial(tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="the extra `study` is not installed")
-    done: list[str] = []
-
-    def attempt(proposed: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-        rows = []
-        for name, overrides in proposed:
-            if name not in done and len(done) == stop_at:
-                raise Stop
-            done.extend([name] if name not in done else [])
-            rate = overrides["training"]["learning_rate"]
-            rows.append({"name": name, "rank_ic": None if rate > 5e-3 else -abs(rate - 1e-3)})
-        return rows
-
-    stop_at = 3
-    with pytest.raises(Stop):
-        search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
-    first = list(done)
-    stop_at = 99
-    rows = search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
-    assert [r["name"] for r in rows][:3] == first
-    assert len(rows) == 5
-    again = search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
-    assert again == rows
-    assert len(done) == 5, "the one under way was proposed again, not another"
-    undisturbed = search.carry_out(tmp_path / "b", SEARCH, "rank_ic", attempt)
-    assert undisturbed == rows
-
-
-def test_searched_values_reach_the_spec(base: RunSpec, tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="the extra `study` is not installed")
-    seen: list[RunSpec] = []
-
-    def attempt(proposed: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-        seen.extend(spec_of(base, overrides, name) for name, overrides in proposed)
-        return [{"name": name, "rank_ic": 0.0} for name, _ in proposed]
-
-    search.carry_out(tmp_path, SEARCH, "rank_ic", attempt, width=2)
-    assert len({s.training.learning_rate for s in seen}) == 5
-    assert {s.windows.lookback for s in seen} <= {10, 20}
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,21 @@ LOWER_IS_BETTER = frozenset({"brier", "mse_sum"})
 Reading = Literal["plain", "int8", "threshold"]
 
 
+SEARCHABLE = frozenset(
+    {
+        *("model", "features.name", "windows.lookback"),
+        *("training.epochs", "training.batch_size", "training.learning_rate"),
+        *("training.weight_decay", "training.warmup_fraction", "training.clip_norm"),
+        *("training.patience", "training.precision"),
+        *("pretrain.epochs", "pretrain.batch_size", "pretrain.learning_rate"),
+        *("pretrain.patience", "pretrain.embedding", "pretrain.fine_tune"),
+    }
+)
+"""What a search may change, with all that lies below: validation losses must mean the same in every
+trial. Another loss, horizon, scale of the targets or set of models has other losses; ensembles,
+ranking, gates and books are not in the loss at all."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,6 +68,16 @@ class Parameter(_Frozen):
     choices: tuple[Any, ...] | None = None
 
     @model_validator(mode="after")
+    def _comparable(self) -> Parameter:
+        parts = self.field.split(".")
+        if not any(".".join(parts[:n]) in SEARCHABLE for n in range(1, len(parts) + 1)):
+            raise ValueError(
+                f"a search chooses by validation loss, which cannot compare trials that differ in "
+                f"{self.field}: make them variants, or search over {', '.join(sorted(SEARCHABLE))}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_kind(self) -> Parameter:
         ranged = self.low is not None and self.high is not None and self.low < self.high
         if ranged == (self.choices is not None):
@@ -61,7 +86,7 @@ class Parameter(_Frozen):
 
 
 class Search(_Frozen):
-    """Trials that Optuna's TPE sampler proposes, besides the variants."""
+    """Trials that Optuna's TPE sampler proposes by validation loss; the best one is judged."""
 
     parameters: tuple[Parameter, ...] = Field(min_length=1)
     trials: int = Field(default=20, ge=1)

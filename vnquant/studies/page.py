@@ -30,6 +30,16 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             f"Another seed alone changes the first trial's {WORDS[result['metric']]} by up to "
             f"{result['seed_noise']:.4f} (repeats: {len(result['repeats'])}).",
         ]
+    if result["proposed"]:
+        lines += [
+            "",
+            "What the search proposed, by the best validation loss of the first fold's models. "
+            "Only the best is judged:",
+            "",
+            "| proposal | validation loss | run |",
+            "|---|---:|---|",
+        ]
+        lines += [_proposal(row) for row in result["proposed"]]
     if done:
         lines += ["", "Rivals on the first trial's windows:", ""]
         lines += ["| | RankIC (s.e.) | accuracy | ECE |", "|---|---:|---:|---:|"]
@@ -74,6 +84,14 @@ def _line(row: Mapping[str, Any]) -> str:
         row["run"],
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _proposal(row: Mapping[str, Any]) -> str:
+    loss = row["validation_loss"]
+    if row["failed"] is not None:
+        return f"| {_cell(row['name'])} | failed: {_cell(row['failed'])} | |"
+    shown = "-" if loss is None else f"{loss:.5f}"
+    return f"| {_cell(row['name'])} | {shown} | {row['run']} |"
 
 
 def _ic(row: Mapping[str, Any]) -> str:

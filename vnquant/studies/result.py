@@ -44,6 +44,7 @@ def build(
     tables: Tables,
     seed: int,
     repeats: Sequence[Mapping[str, Any]] = (),
+    proposed: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What a study has found; JSON-able.
 
@@ -53,6 +54,7 @@ def build(
         seed: of the bootstrap.
         repeats: rows of the first variant with other seeds. They are no trials: they say what the
             seed alone changes (``seed_noise``), and do not count for multiplicity.
+        proposed: rows of a search's proposals, of which nothing but the loss is shown.
     """
     name = rows[0]["name"]
 
@@ -72,8 +74,18 @@ def build(
         "trials": trials,
         "repeats": again,
         "seed_noise": noise,
+        "proposed": sorted(map(_proposal, proposed), key=_by_loss),
         "recommendation": recommend(study.metric, trials, noise),
     }
+
+
+def _proposal(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row.get(key) for key in ("name", "validation_loss", "run", "failed")}
+
+
+def _by_loss(row: Mapping[str, Any]) -> float:
+    loss = row["validation_loss"]
+    return float("inf") if loss is None else float(loss)
 
 
 def _adjust(trials: Sequence[dict[str, Any]]) -> None:
