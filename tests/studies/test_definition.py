@@ -97,6 +97,11 @@ def test_what_the_spec_does_not_take_is_named(
             ' "search": {"parameters": [{"field": "training.epochs", "low": 3}]}}',
             "low < high, or choices",
         ),
+        (
+            '{"name": "a", "question": "?", "variants": [{"name": "x"}],'
+            ' "cheaper": {"cost": "forecast_seconds", "margin": 0.1}}',
+            "nothing measures the forecast_seconds of x",
+        ),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(text: str, says: str, tmp_path: Path) -> None:

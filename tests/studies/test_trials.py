@@ -63,6 +63,7 @@ def test_every_trial_has_a_row_and_forecasts(straight: Any, study: Study, base: 
     place, folder, (first, low, impossible) = straight
     assert (first["name"], low["name"]) == ("as given", "low")
     assert first["rank_ic"] != low["rank_ic"]
+    assert 0 < first["hours"] < 1
     assert {"always_up", "ridge_pooled"} <= {r["name"] for r in first["rivals"]}
     assert "fewer than 100000" in impossible["failed"]
     one, two, other = trials.planned(study, base)
@@ -96,6 +97,15 @@ def test_other_readings_train_nothing(reading: Any, straight: Any, base: RunSpec
     plain = trials.forecasts(folder, place, trials.Trial("plain", base))
     assert len(table) == len(plain)
     assert not table["p_up"].equals(plain["p_up"])
+
+
+@pytest.mark.slow
+def test_the_models_as_they_are_forecast_what_was_judged(straight: Any, base: RunSpec) -> None:
+    place, folder, (first, *_) = straight
+    trial = trials.Trial("timed", base, "float32")
+    (row,) = engines.Local(folder, place, OPTIONS)([trial])
+    assert row["forecast_seconds"] > 0
+    assert row["brier"] == pytest.approx(first["brier"], abs=1e-9)
 
 
 @pytest.mark.slow

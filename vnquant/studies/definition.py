@@ -17,7 +17,8 @@ EVERY = "*"
 """In overrides, every item of a list."""
 Metric = Literal["rank_ic", "accuracy", "brier", "mse_sum"]
 LOWER_IS_BETTER = frozenset({"brier", "mse_sum"})
-Reading = Literal["plain", "int8", "threshold"]
+Reading = Literal["plain", "float32", "int8", "threshold"]
+Cost = Literal["hours", "forecast_seconds"]
 
 
 SEARCHABLE = frozenset(
@@ -93,6 +94,19 @@ class Search(_Frozen):
     seed: int = 0
 
 
+class Cheaper(_Frozen):
+    """When a variant is worth having for what it saves.
+
+    Attributes:
+        cost: ``hours`` of training (core-hours), or ``forecast_seconds``, which every `Reading` but
+            the plain one measures.
+        margin: how much worse, in the study's metric, is as good as equal.
+    """
+
+    cost: Cost
+    margin: float = Field(gt=0)
+
+
 class Study(_Frozen):
     """A question and the trials that answer it; the first variant is what is done today.
 
@@ -100,6 +114,7 @@ class Study(_Frozen):
         metric: what decides.
         repeats: how often the first variant is carried out again, each time with the next seed, to
             see what the seed alone changes.
+        cheaper: also recommend what is no better, but costs less; None: never.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
@@ -107,6 +122,7 @@ class Study(_Frozen):
     metric: Metric = "rank_ic"
     variants: tuple[Variant, ...] = Field(min_length=1)
     repeats: int = Field(default=0, ge=0)
+    cheaper: Cheaper | None = None
     search: Search | None = None
 
     @model_validator(mode="after")
@@ -114,6 +130,17 @@ class Study(_Frozen):
         names = [v.name for v in self.variants]
         if len(set(names)) < len(names):
             raise ValueError("two variants have one name")
+        return self
+
+    @model_validator(mode="after")
+    def _measured(self) -> Study:
+        timed = self.cheaper is not None and self.cheaper.cost == "forecast_seconds"
+        untimed = [v.name for v in self.variants if v.reading == "plain"]
+        if timed and untimed:
+            raise ValueError(
+                f"nothing measures the forecast_seconds of {untimed[0]}: give it a reading, "
+                "float32 for the models as they are"
+            )
         return self
 
 

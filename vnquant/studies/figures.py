@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Iterable
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
+from vnquant.events import Event, read_events
 from vnquant.stages.context import Context
 from vnquant.workspace import read_json
 
@@ -15,6 +18,9 @@ KEPT = (
     *("n", "dates", "accuracy", "accuracy_interval", "rank_ic", "rank_ic_se", "ic"),
     *("ece", "brier", "rmse", "base_rate"),
 )
+
+TRAINING = frozenset({"epoch", "checkpoint", "models_finished"})
+"""Events that are a sign of training."""
 
 
 def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
@@ -34,6 +40,7 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
     made = read_json(ctx.run.path / "manifest.json")
     entry = made["stages"]["walk_forward"]
     level = spec.evaluation.confidence_level
+    seconds = training_seconds(read_events(ctx.run.path / "events.jsonl"))
     return {
         "run": spec.run_id,
         "spec_digest": spec.digest,
@@ -43,8 +50,8 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
         "code": entry["code"],
         "packages": entry["packages"],
         "device": entry.get("name"),
-        "seconds": entry["seconds"],
-        "hours": round(entry["seconds"] * _processors(entry) / 3600, 4),
+        "seconds": seconds,
+        "hours": seconds * _processors(entry) / 3600,
         "models": (stage.done() or {}).get("models"),
         "validation_loss": fmean(by_symbol.values()) if by_symbol else None,
         "validation_losses": by_symbol,
@@ -61,6 +68,22 @@ def validation_losses(ctx: Context) -> dict[str, float]:
         if meta.get("validation_loss") is not None:
             found.setdefault(meta["symbol"], []).append(meta["validation_loss"])
     return {symbol: fmean(losses) for symbol, losses in found.items()}
+
+
+def training_seconds(events: Iterable[Event]) -> float:
+    """Seconds that training the walk-forward's models took, in all of its starts together.
+
+    Each start counts up to its last sign of training: judging is no cost of how a model is trained,
+    and how long a stopped run lay there is none either.
+    """
+    total, last = 0.0, None
+    for event in events:
+        now = dt.datetime.fromisoformat(event["time"])
+        if event["event"] == "stage_started":
+            last = now if event.get("stage") == "walk_forward" else None
+        elif event["event"] in TRAINING and last is not None:
+            total, last = total + (now - last).total_seconds(), now
+    return total
 
 
 def _kept(figures: dict[str, Any], level: float) -> dict[str, Any]:

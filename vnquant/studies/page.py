@@ -30,6 +30,9 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             f"Another seed alone changes the first trial's {WORDS[result['metric']]} by up to "
             f"{result['seed_noise']:.4f} (repeats: {len(result['repeats'])}).",
         ]
+    if timed := [row for row in done if "forecast_seconds" in row]:
+        said = (f"{row['name']} {row['forecast_seconds']:.2f}" for row in timed)
+        lines += ["", f"Seconds to forecast these windows: {', '.join(said)}."]
     if result["proposed"]:
         lines += [
             "",

@@ -75,7 +75,7 @@ def build(
         "repeats": again,
         "seed_noise": noise,
         "proposed": sorted(map(_proposal, proposed), key=_by_loss),
-        "recommendation": recommend(study.metric, trials, noise),
+        "recommendation": recommend(study, trials, noise),
     }
 
 

@@ -141,4 +141,4 @@ def _trained(ctx: Context, own: Path, trial: Trial) -> Row:
         with written_aside(own / FORECASTS) as aside:
             read.to_parquet(aside, index=False, compression="zstd")
     row = {"key": trial.key, "note": note, **figures.row(ctx, read)}
-    return row if seconds is None else {**row, "forecast_seconds": round(seconds, 3)}
+    return row if seconds is None else {**row, "forecast_seconds": seconds}
