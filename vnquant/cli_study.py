@@ -13,9 +13,7 @@ import click
 from vnquant import cli_options as opt
 
 if TYPE_CHECKING:
-    from vnquant.spec import RunSpec
     from vnquant.studies.definition import Study
-    from vnquant.studies.trials import Trial
     from vnquant.workspace import Workspace
 
 
@@ -49,7 +47,8 @@ def study(name: str | None, workspace: str, quiet: bool, **given: Any) -> None:
 
     if name is None:
         for known in shipped().values():
-            trials = len(known.variants) + (known.search.trials if known.search else 0)
+            searched = known.search.trials if known.search else 0
+            trials = len(known.variants) + known.repeats + searched
             click.echo(f"{known.name:<20}{trials:>3} trials  {known.question}")
         return
     asked = load(name)
@@ -70,15 +69,13 @@ def _carried_out(
     from vnquant.cli_folds import FOLDED, plan_folds
     from vnquant.cli_progress import open_view
     from vnquant.stages.context import Options
-    from vnquant.studies import engines, search, trials
-    from vnquant.studies.definition import spec_of
+    from vnquant.studies import conduct, engines, trials
     from vnquant.workspace import write_json
 
     prices: Path | None = given.pop("prices")
     job = plan_folds(prices=prices, **{k: given.pop(k) for k in list(given) if k in FOLDED})
     base, options = job.spec, Options(prices=prices and prices.resolve(), **given)
     folder = trials.folder_of(place, asked, base)
-    wanted = trials.planned(asked, base)
     write_json(folder / "study.json", {"study": asked.model_dump(mode="json"),
                                        "base": base.model_dump(mode="json")})  # fmt: skip
 
@@ -95,41 +92,16 @@ def _carried_out(
             work = engines.Local(
                 folder, place, options, base=base, raw=job.raw, listener=view, told=told
             )
-        rows = work(wanted)
-        if asked.search is not None:
-
-            def attempt(proposed: list[tuple[str, dict[str, Any]]]) -> list[trials.Row]:
-                new = [trials.Trial(name, spec_of(base, overrides, f"study {asked.name}, {name}"))
-                       for name, overrides in proposed]  # fmt: skip
-                wanted.extend(new)
-                return work(new)
-
-            rows += search.carry_out(folder, asked.search, asked.metric, attempt, work.width)
-    return _concluded(asked, place, folder, base, wanted, rows)
+        found = conduct.carry_out(asked, base, folder, place, work)
+    return _written(folder, {**found, "base_digest": base.digest})
 
 
-def _concluded(
-    asked: Study,
-    place: Workspace,
-    folder: Path,
-    base: RunSpec,
-    wanted: list[Trial],
-    rows: list[dict[str, Any]],
-) -> str:
-    """Compare, and write result.json, result.svg and result.md, the last of which is returned."""
-    from vnquant.studies import page, result, trials
+def _written(folder: Path, found: dict[str, Any]) -> str:
+    """Write result.json, result.svg and result.md, the last of which is returned."""
+    from vnquant.studies import page
     from vnquant.workspace import write_bytes, write_json
 
-    tables = {
-        t.name: trials.forecasts(folder, place, t)
-        for t, row in zip(wanted, rows, strict=True)
-        if "failed" not in row
-    }
-    found = {
-        **result.build(asked, rows, tables, base.training.seed),
-        "base_digest": base.digest,
-        "command": " ".join(["vnquant", *sys.argv[1:]]),
-    }
+    found = {**found, "command": " ".join(["vnquant", *sys.argv[1:]])}
     write_json(folder / "result.json", found)
     drawn = page.plot(found).source.partition(",")[2]
     write_bytes(folder / "result.svg", base64.b64decode(drawn))

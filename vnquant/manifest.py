@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -46,6 +47,15 @@ def code_version() -> dict[str, Any]:
         except (OSError, subprocess.SubprocessError):
             pass  # no git, or an empty repository: provenance says so with None
     return version
+
+
+def source_digest() -> str:
+    """sha256 of every module of the package: of a changed checkout too, which no commit names."""
+    root, digest = Path(__file__).resolve().parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ stage's marker is written last. Layout::
         ingest/ features/ train/ evaluate/ backtest/ optimize/ deploy/ forecast/ report/
         walk_forward/           each with DONE.json last
       registry/                 deployed sets (vnquant.registry)
+      studies/ rivals/          questions (vnquant.studies), what their trials are judged beside
       jobs/ weekly/             cycles (vnquant.host.jobs), the weekly loop (vnquant.weekly)
       configs/ data/            specs and prices of the user's own, kept in step with a remote
 """

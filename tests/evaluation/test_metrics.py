@@ -155,6 +155,15 @@ def test_parts_are_those_of_their_rows_and_order_does_not_matter() -> None:
     assert metrics.summarise(t, SPEC, 5, 3, venue) == got
 
 
+def test_the_pooled_part_alone_is_the_same() -> None:
+    t = noise(12, 60)
+    venue = dict.fromkeys(t["symbol"], "HOSE")
+    whole = metrics.summarise(t, SPEC, 5, 3, venue)
+    assert metrics.summarise_pooled(t, SPEC, 5, 3) == whole["pooled"]
+    with pytest.raises(DataError, match="forecasts for 5 sessions, not 3"):
+        metrics.summarise_pooled(t, SPEC, 3, 0)
+
+
 def test_a_seer_is_distinguishable_and_a_coin_is_not() -> None:
     t = noise(6, 120)
     venue = dict.fromkeys(sorted(set(t["symbol"])), "HOSE")

@@ -25,7 +25,7 @@ from vnquant.spec import (
     RunSpec,
     WalkForwardSpec,
 )
-from vnquant.stages import run_stage, walk_forward, worker
+from vnquant.stages import rivals, run_stage, worker
 
 FOLDS = (
     FoldSpec(validation_start="2020-06-01", test_start="2021-01-04", test_end="2021-10-01"),
@@ -108,7 +108,7 @@ def test_a_scaler_that_knows_the_future_would_be_noticed(
         return fit_scaler(panel, replace(w, train=rows), lookback)
 
     monkeypatch.setattr(worker, "fit_scaler", everything)
-    monkeypatch.setattr(walk_forward, "fit_scaler", everything)
+    monkeypatch.setattr(rivals, "fit_scaler", everything)
     cut = raw["date"] <= LAST - pd.Timedelta(days=90)
     then = forecasts(tmp_path / "gone", alone(WALK), raw[cut])
     whole = forecasts(tmp_path / "whole", alone(WALK), raw)

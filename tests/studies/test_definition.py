@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vnquant.errors import UsageError
 from vnquant.spec import PRESETS, RunSpec
-from vnquant.studies.definition import Study, load, nested, shipped, spec_of
-from vnquant.studies.trials import folder_of, planned
+from vnquant.studies.definition import SEARCHABLE, Study, load, nested, shipped, spec_of
+from vnquant.studies.trials import folder_of, planned, repeated
 from vnquant.workspace import Workspace
 
 
@@ -41,6 +43,23 @@ def test_what_comes_to_the_same_is_one_trial(base: RunSpec) -> None:
     variants = [{"name": "a"}, {"name": "b", "overrides": same}, {"name": "c", "reading": "int8"}]
     study = Study.model_validate({"name": "x", "question": "?", "variants": variants})
     assert [t.name for t in planned(study, base)] == ["a", "c"]
+
+
+def test_repeats_are_the_first_variant_with_the_next_seeds(base: RunSpec) -> None:
+    variants = [{"name": "a", "overrides": {"training": {"seed": 7, "epochs": 9}}}, {"name": "b"}]
+    content = {"name": "x", "question": "?", "variants": variants, "repeats": 2}
+    again = repeated(Study.model_validate(content), base)
+    assert [t.name for t in again] == ["a, seed 8", "a, seed 9"]
+    assert [t.spec.training.seed for t in again] == [8, 9]
+    (first, _) = planned(Study.model_validate(content), base)
+    back = spec_of(again[0].spec, {"training": {"seed": 7}}, "here")
+    assert back == first.spec, "nothing but the seed is another"
+
+
+def test_what_is_trained_is_repeated_in_every_shipped_study() -> None:
+    for study in shipped().values():
+        trains = study.search is not None or any(v.overrides for v in study.variants)
+        assert study.repeats == (1 if trains else 0), study.name
 
 
 def test_other_features_leave_the_snapshot_open(base: RunSpec) -> None:
@@ -78,6 +97,11 @@ def test_what_the_spec_does_not_take_is_named(
             ' "search": {"parameters": [{"field": "training.epochs", "low": 3}]}}',
             "low < high, or choices",
         ),
+        (
+            '{"name": "a", "question": "?", "variants": [{"name": "x"}],'
+            ' "cheaper": {"cost": "forecast_seconds", "margin": 0.1}}',
+            "nothing measures the forecast_seconds of x",
+        ),
     ],
 )
 def test_a_file_that_is_no_study_is_refused(text: str, says: str, tmp_path: Path) -> None:
@@ -85,6 +109,33 @@ def test_a_file_that_is_no_study_is_refused(text: str, says: str, tmp_path: Path
     path.write_text(text)
     with pytest.raises(UsageError, match=says):
         load(str(path))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("training.loss", "training.direction_weight", "training.seed", "training"),
+        *("training.min_train_windows", "windows.horizon", "windows.purge", "windows"),
+        *("pretrain.ranking_weight", "walk_forward.train_sessions", "symbols", "data.start"),
+        *("ensemble.weights", "gate.min_accuracy", "modelling"),
+    ],
+)
+def test_a_search_over_what_the_loss_cannot_compare_is_refused(field: str, tmp_path: Path) -> None:
+    content = {"parameters": [{"field": field, "choices": [1, 2]}]}
+    variants = [{"name": "x"}]
+    own = {"name": "a", "question": "?", "variants": variants, "search": content}
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(own))
+    with pytest.raises(UsageError, match=f"cannot compare trials that differ in {field}: make"):
+        load(str(path))
+
+
+def test_what_a_search_may_change_is_in_the_spec(base: RunSpec) -> None:
+    spec = spec_of(base, {"pretrain": {}}, "here").model_dump()
+    for field in SEARCHABLE:
+        part: Any = spec
+        for name in field.split("."):
+            part = part[name]
 
 
 def test_unknown_names_and_files_are_said(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from vnquant.studies.definition import Study, Variant
 from vnquant.studies.page import plot, to_markdown
-from vnquant.studies.result import build, compared, recommendation
+from vnquant.studies.result import build, compared
 
 DATES, SYMBOLS = 300, 12
 
@@ -77,7 +77,29 @@ def test_what_failed_is_said_and_compared_with_nothing() -> None:
     assert found["recommendation"] == "Keep a: there is nothing to compare it with."
     text = to_markdown({**found, "base_digest": "0" * 64, "command": "vnquant study x"})
     assert "| b\\|b | failed: no symbol can be trained |" in text
-    assert recommendation("rank_ic", [{**bad, "name": "a"}, row("b")]).startswith("Nothing")
+
+
+def test_a_repeat_with_another_seed_is_no_trial() -> None:
+    tables = {"a": table(0.0), "a, seed 1": table(0.0, 3), "b": table(1.0, 1)}
+    plain = build(study(), [row("a"), row("b")], tables, seed=0)
+    assert plain["seed_noise"] is None
+    found = build(study(), [row("a"), row("b")], tables, seed=0, repeats=[row("a, seed 1")])
+    (again,) = found["repeats"]
+    assert found["seed_noise"] == abs(again["against_first"]["difference"]) > 0
+    assert "adjusted_p" not in again["against_first"]
+    assert found["trials"] == plain["trials"], "nothing is counted that was no candidate"
+    text = to_markdown({**found, "base_digest": "0" * 64, "command": "vnquant study x"})
+    names = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert names[:4] == ["| trial", "| a", "| a, seed 1", "| b"]
+    assert f"by up to {found['seed_noise']:.4f} (repeats: 1)" in text
+
+
+def test_of_several_repeats_the_largest_difference_is_the_noise() -> None:
+    names = [f"a, seed {n}" for n in (1, 2, 3)]
+    tables = {"a": table(0.0), **{name: table(0.0, 7 + i) for i, name in enumerate(names)}}
+    found = build(study(), [row("a")], tables, seed=0, repeats=[*map(row, names)])
+    gaps = [abs(r["against_first"]["difference"]) for r in found["repeats"]]
+    assert found["seed_noise"] == max(gaps) > min(gaps)
 
 
 def test_the_page_has_every_trial_and_its_plot() -> None:

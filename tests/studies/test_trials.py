@@ -1,4 +1,4 @@
-"""Trials: once each, whatever is killed; searched ones too; on a cluster of two nodes too."""
+"""Trials: once each, whatever is killed; on a cluster of two nodes too."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from vnquant.errors import UsageError
 from vnquant.spec import RunSpec
 from vnquant.stages.context import Options
-from vnquant.studies import engines, search, trials
-from vnquant.studies.definition import Search, Study, spec_of
+from vnquant.studies import engines, trials
+from vnquant.studies.definition import Metric, Study
 from vnquant.workspace import Workspace
 
 OPTIONS = Options(threads=1)
@@ -62,6 +63,7 @@ def test_every_trial_has_a_row_and_forecasts(straight: Any, study: Study, base: 
     place, folder, (first, low, impossible) = straight
     assert (first["name"], low["name"]) == ("as given", "low")
     assert first["rank_ic"] != low["rank_ic"]
+    assert 0 < first["hours"] < 1
     assert {"always_up", "ridge_pooled"} <= {r["name"] for r in first["rivals"]}
     assert "fewer than 100000" in impossible["failed"]
     one, two, other = trials.planned(study, base)
@@ -70,6 +72,17 @@ def test_every_trial_has_a_row_and_forecasts(straight: Any, study: Study, base: 
     before = (folder / "trials" / two.key / trials.ROW).stat().st_mtime_ns
     assert engines.Local(folder, place, OPTIONS)([two]) == [low]
     assert (folder / "trials" / two.key / trials.ROW).stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_every_metric_is_in_every_row(straight: Any, base: RunSpec) -> None:
+    place, folder, (first, low, _) = straight
+    for row in (first, low):
+        assert all(np.isfinite(row[metric]) for metric in get_args(Metric))
+    table = trials.forecasts(folder, place, trials.Trial("plain", base))
+    steps = range(1, base.windows.horizon + 1)
+    error = sum(table[f"mu_{h}"] - table[f"y_{h}"] for h in steps)
+    assert first["mse_sum"] == pytest.approx((error**2).mean())
 
 
 @pytest.mark.slow
@@ -84,6 +97,15 @@ def test_other_readings_train_nothing(reading: Any, straight: Any, base: RunSpec
     plain = trials.forecasts(folder, place, trials.Trial("plain", base))
     assert len(table) == len(plain)
     assert not table["p_up"].equals(plain["p_up"])
+
+
+@pytest.mark.slow
+def test_the_models_as_they_are_forecast_what_was_judged(straight: Any, base: RunSpec) -> None:
+    place, folder, (first, *_) = straight
+    trial = trials.Trial("timed", base, "float32")
+    (row,) = engines.Local(folder, place, OPTIONS)([trial])
+    assert row["forecast_seconds"] > 0
+    assert row["brier"] == pytest.approx(first["brier"], abs=1e-9)
 
 
 @pytest.mark.slow
@@ -112,63 +134,6 @@ def test_sigkill_then_the_same_command_goes_on(
     rows = engines.Local(folder, place, OPTIONS)(trials.planned(study, base))
     assert (folder / "trials" / one.key / trials.ROW).stat().st_mtime_ns == kept
     assert [figures(r) for r in rows] == [figures(r) for r in straight[2]]
-
-
-SEARCH = Search.model_validate(
-    {
-        "parameters": [
-            {"field": "training.learning_rate", "low": 1e-5, "high": 1e-2, "log": True},
-            {"field": "windows.lookback", "choices": [10, 20]},
-        ],
-        "trials": 5,
-    }
-)
-
-
-class Stop(Exception):
-    """Stands for a kill: nothing of the search's own code runs after it."""
-
-
-def test_a_search_loses_no_finished_trial(tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="the extra `study` is not installed")
-    done: list[str] = []
-
-    def attempt(proposed: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-        rows = []
-        for name, overrides in proposed:
-            if name not in done and len(done) == stop_at:
-                raise Stop
-            done.extend([name] if name not in done else [])
-            rate = overrides["training"]["learning_rate"]
-            rows.append({"name": name, "rank_ic": None if rate > 5e-3 else -abs(rate - 1e-3)})
-        return rows
-
-    stop_at = 3
-    with pytest.raises(Stop):
-        search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
-    first = list(done)
-    stop_at = 99
-    rows = search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
-    assert [r["name"] for r in rows][:3] == first
-    assert len(rows) == 5
-    again = search.carry_out(tmp_path / "a", SEARCH, "rank_ic", attempt)
-    assert again == rows
-    assert len(done) == 5, "the one under way was proposed again, not another"
-    undisturbed = search.carry_out(tmp_path / "b", SEARCH, "rank_ic", attempt)
-    assert undisturbed == rows
-
-
-def test_searched_values_reach_the_spec(base: RunSpec, tmp_path: Path) -> None:
-    pytest.importorskip("optuna", reason="the extra `study` is not installed")
-    seen: list[RunSpec] = []
-
-    def attempt(proposed: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-        seen.extend(spec_of(base, overrides, name) for name, overrides in proposed)
-        return [{"name": name, "rank_ic": 0.0} for name, _ in proposed]
-
-    search.carry_out(tmp_path, SEARCH, "rank_ic", attempt, width=2)
-    assert len({s.training.learning_rate for s in seen}) == 5
-    assert {s.windows.lookback for s in seen} <= {10, 20}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vnquant.evaluation.gates import decide
-from vnquant.evaluation.metrics import reliability_table, summarise
+from vnquant.evaluation.metrics import reliability_table, summarise, summarise_pooled
 from vnquant.evaluation.statistics import statistics, verdicts
 from vnquant.spec import RunSpec
 
@@ -49,16 +49,13 @@ def build(
     Raises:
         DataError: a table lacks a column or holds values that are not finite.
     """
-    horizon, seed = spec.windows.horizon, spec.training.seed
-
-    def judged(table: pd.DataFrame) -> dict[str, Any]:
-        return summarise(table, spec.evaluation, horizon, seed, exchanges)
-
-    model = judged(model_table)
+    horizon = spec.windows.horizon
+    how = (spec.evaluation, horizon, spec.training.seed)
+    model = summarise(model_table, *how, exchanges)
     tests = statistics(model_table, model, exchanges)
     level = spec.evaluation.confidence_level
     comparison = [{"name": MODEL, **model["pooled"]}]
-    comparison += [{"name": n, **judged(t)["pooled"]} for n, t in baseline_tables.items()]
+    comparison += [{"name": n, **summarise_pooled(t, *how)} for n, t in baseline_tables.items()]
     return {
         "comparison": comparison,
         "by_symbol": model["by_symbol"],

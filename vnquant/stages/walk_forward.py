@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from vnquant.errors import DataError
-from vnquant.evaluation import baselines, boosting, folds, leaks
-from vnquant.features.windows import Windows, fit_scaler
+from vnquant.evaluation import folds, leaks
+from vnquant.features.windows import Windows
 from vnquant.inference.predictor import load_models, predict, with_outcomes
+from vnquant.stages import rivals
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet, trainable
 from vnquant.stages.train import diverged, lost, none_left, none_trainable, train_fleet
@@ -71,48 +72,39 @@ def run(ctx: Context) -> dict[str, Any]:
 
 
 def _judged(ctx: Context, fleet: Fleet, trained: dict[int, list[Windows]]) -> Tables:
-    """The forecast tables of the model (``model``) and of every baseline, with their folds.
+    """The forecast tables of the model (``model``) and of every rival, with their folds.
 
     Raises:
         DataError: no fold has a test window.
     """
-    spec, parts = ctx.spec, dict[str, list[pd.DataFrame]]()
-    for done, (fold, windows) in enumerate(trained.items()):
-        ctx.events.progress("judging", done, len(trained), f"fold {fold}")
-        tested = [w for w in windows if len(w.test)]
-        if not tested:
-            continue
-        ends = {w.symbol: w.test for w in tested}
-        models = load_models(fleet.models_of(fold), ends)
-        forecast = predict(models, ctx.panel, ends, device=ctx.profile.torch_device)
-        scalers = {w.symbol: fit_scaler(ctx.panel, w, spec.windows.lookback) for w in tested}
-        given = (ctx.panel, tested, scalers, ends, spec)
-        tables = {
-            "model": with_outcomes(forecast, ctx.panel, ends),
-            **baselines.compare(*given),
-            **boosting.compare(*given),
-        }
-        for name, table in tables.items():
-            parts.setdefault(name, []).append(table.assign(fold=fold))
-    if not parts:
+    tested = {f: [w for w in windows if len(w.test)] for f, windows in trained.items()}
+    tested = {fold: windows for fold, windows in tested.items() if windows}
+    if not tested:
         raise DataError(
             "no fold has a test window",
             where="walk_forward.folds",
             fix="give later prices, or earlier cutoffs",
         )
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    forecasts = []
+    for done, (fold, windows) in enumerate(tested.items()):
+        ctx.events.progress("judging", done, len(tested), f"fold {fold}")
+        ends = {w.symbol: w.test for w in windows}
+        models = load_models(fleet.models_of(fold), ends)
+        forecast = predict(models, ctx.panel, ends, device=ctx.profile.torch_device)
+        forecasts.append(with_outcomes(forecast, ctx.panel, ends).assign(fold=fold))
+    return {"model": pd.concat(forecasts, ignore_index=True), **rivals.of(ctx, tested)}
 
 
 def _write(ctx: Context, tables: Tables) -> dict[str, Any]:
     walk, stage = ctx.spec.walk_forward, ctx.stage("walk_forward")
     assert walk is not None  # or ctx.folds had refused
     model = tables["model"]
-    rivals = {name: table for name, table in tables.items() if name != "model"}
+    others = {name: table for name, table in tables.items() if name != "model"}
     exchanges = dict(zip(ctx.panel.symbols, ctx.panel.exchanges, strict=True))
     caveats = leaks.chosen_later(walk.symbols_chosen_on, [f.test_start for f in walk.folds])
-    result = folds.build(model, rivals, ctx.spec, exchanges, caveats)
-    others = pd.concat([t.assign(name=n) for n, t in rivals.items()], ignore_index=True)
-    for name, table in (("forecasts", model), ("baselines", others)):
+    result = folds.build(model, others, ctx.spec, exchanges, caveats)
+    joined = pd.concat([t.assign(name=n) for n, t in others.items()], ignore_index=True)
+    for name, table in (("forecasts", model), ("baselines", joined)):
         with written_aside(stage / f"{name}.parquet") as aside:
             table.to_parquet(aside, index=False, compression="zstd")
     write_json(stage / "verdict.json", result)

@@ -17,7 +17,23 @@ EVERY = "*"
 """In overrides, every item of a list."""
 Metric = Literal["rank_ic", "accuracy", "brier", "mse_sum"]
 LOWER_IS_BETTER = frozenset({"brier", "mse_sum"})
-Reading = Literal["plain", "int8", "threshold"]
+Reading = Literal["plain", "float32", "int8", "threshold"]
+Cost = Literal["hours", "forecast_seconds"]
+
+
+SEARCHABLE = frozenset(
+    {
+        *("model", "features.name", "windows.lookback"),
+        *("training.epochs", "training.batch_size", "training.learning_rate"),
+        *("training.weight_decay", "training.warmup_fraction", "training.clip_norm"),
+        *("training.patience", "training.precision"),
+        *("pretrain.epochs", "pretrain.batch_size", "pretrain.learning_rate"),
+        *("pretrain.patience", "pretrain.embedding", "pretrain.fine_tune"),
+    }
+)
+"""What a search may change, with all that lies below: validation losses must mean the same in every
+trial. Another loss, horizon, scale of the targets or set of models has other losses; ensembles,
+ranking, gates and books are not in the loss at all."""
 
 
 class _Frozen(BaseModel):
@@ -53,6 +69,16 @@ class Parameter(_Frozen):
     choices: tuple[Any, ...] | None = None
 
     @model_validator(mode="after")
+    def _comparable(self) -> Parameter:
+        parts = self.field.split(".")
+        if not any(".".join(parts[:n]) in SEARCHABLE for n in range(1, len(parts) + 1)):
+            raise ValueError(
+                f"a search chooses by validation loss, which cannot compare trials that differ in "
+                f"{self.field}: make them variants, or search over {', '.join(sorted(SEARCHABLE))}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_kind(self) -> Parameter:
         ranged = self.low is not None and self.high is not None and self.low < self.high
         if ranged == (self.choices is not None):
@@ -61,20 +87,42 @@ class Parameter(_Frozen):
 
 
 class Search(_Frozen):
-    """Trials that Optuna's TPE sampler proposes, besides the variants."""
+    """Trials that Optuna's TPE sampler proposes by validation loss; the best one is judged."""
 
     parameters: tuple[Parameter, ...] = Field(min_length=1)
     trials: int = Field(default=20, ge=1)
     seed: int = 0
 
 
+class Cheaper(_Frozen):
+    """When a variant is worth having for what it saves.
+
+    Attributes:
+        cost: ``hours`` of training (core-hours), or ``forecast_seconds``, which every `Reading` but
+            the plain one measures.
+        margin: how much worse, in the study's metric, is as good as equal.
+    """
+
+    cost: Cost
+    margin: float = Field(gt=0)
+
+
 class Study(_Frozen):
-    """A question and the trials that answer it; the first variant is what is done today."""
+    """A question and the trials that answer it; the first variant is what is done today.
+
+    Attributes:
+        metric: what decides.
+        repeats: how often the first variant is carried out again, each time with the next seed, to
+            see what the seed alone changes.
+        cheaper: also recommend what is no better, but costs less; None: never.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
     question: str
     metric: Metric = "rank_ic"
     variants: tuple[Variant, ...] = Field(min_length=1)
+    repeats: int = Field(default=0, ge=0)
+    cheaper: Cheaper | None = None
     search: Search | None = None
 
     @model_validator(mode="after")
@@ -82,6 +130,17 @@ class Study(_Frozen):
         names = [v.name for v in self.variants]
         if len(set(names)) < len(names):
             raise ValueError("two variants have one name")
+        return self
+
+    @model_validator(mode="after")
+    def _measured(self) -> Study:
+        timed = self.cheaper is not None and self.cheaper.cost == "forecast_seconds"
+        untimed = [v.name for v in self.variants if v.reading == "plain"]
+        if timed and untimed:
+            raise ValueError(
+                f"nothing measures the forecast_seconds of {untimed[0]}: give it a reading, "
+                "float32 for the models as they are"
+            )
         return self
 
 

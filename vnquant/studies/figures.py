@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Iterable
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
+from vnquant.events import Event, read_events
 from vnquant.stages.context import Context
 from vnquant.workspace import read_json
 
@@ -16,6 +19,9 @@ KEPT = (
     *("ece", "brier", "rmse", "base_rate"),
 )
 
+TRAINING = frozenset({"epoch", "checkpoint", "models_finished"})
+"""Events that are a sign of training."""
+
 
 def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
     """Everything that the table and the recommendation need; JSON-able.
@@ -26,16 +32,15 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
     stage, spec = ctx.stage("walk_forward"), ctx.spec
     first, *rivals = read_json(stage / "verdict.json")["pooled"]["comparison"]
     if table is not None:
-        from vnquant.evaluation.metrics import summarise
+        from vnquant.evaluation.metrics import summarise_pooled
 
-        exchanges = dict(zip(ctx.panel.symbols, ctx.panel.exchanges, strict=True))
-        rows = table.drop(columns="fold")
-        judged = (rows, spec.evaluation, spec.windows.horizon, spec.training.seed, exchanges)
-        first = summarise(*judged)["pooled"]
+        how = (spec.evaluation, spec.windows.horizon, spec.training.seed)
+        first = summarise_pooled(table.drop(columns="fold"), *how)
     by_symbol = validation_losses(ctx)
     made = read_json(ctx.run.path / "manifest.json")
     entry = made["stages"]["walk_forward"]
     level = spec.evaluation.confidence_level
+    seconds = training_seconds(read_events(ctx.run.path / "events.jsonl"))
     return {
         "run": spec.run_id,
         "spec_digest": spec.digest,
@@ -45,8 +50,8 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
         "code": entry["code"],
         "packages": entry["packages"],
         "device": entry.get("name"),
-        "seconds": entry["seconds"],
-        "hours": round(entry["seconds"] * _processors(entry) / 3600, 4),
+        "seconds": seconds,
+        "hours": seconds * _processors(entry) / 3600,
         "models": (stage.done() or {}).get("models"),
         "validation_loss": fmean(by_symbol.values()) if by_symbol else None,
         "validation_losses": by_symbol,
@@ -65,12 +70,33 @@ def validation_losses(ctx: Context) -> dict[str, float]:
     return {symbol: fmean(losses) for symbol, losses in found.items()}
 
 
+def training_seconds(events: Iterable[Event]) -> float:
+    """Seconds that training the walk-forward's models took, in all of its starts together.
+
+    Each start counts up to its last sign of training: judging is no cost of how a model is trained,
+    and how long a stopped run lay there is none either.
+    """
+    total, last = 0.0, None
+    for event in events:
+        now = dt.datetime.fromisoformat(event["time"])
+        if event["event"] == "stage_started":
+            last = now if event.get("stage") == "walk_forward" else None
+        elif event["event"] in TRAINING and last is not None:
+            total, last = total + (now - last).total_seconds(), now
+    return total
+
+
 def _kept(figures: dict[str, Any], level: float) -> dict[str, Any]:
     kept = {k: figures[k] for k in KEPT}
     value, se = figures["rank_ic"], figures["rank_ic_se"]
     z = NormalDist().inv_cdf((1 + level) / 2)
     interval = None if value is None or se is None else [value - z * se, value + z * se]
-    return {**kept, "rank_ic_interval": interval}
+    error = figures["rmse_sum"]
+    return {
+        **kept,
+        "mse_sum": None if error is None else error**2,
+        "rank_ic_interval": interval,
+    }
 
 
 def _processors(entry: dict[str, Any]) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vnquant.studies.result import WORDS
+from vnquant.studies.recommendation import WORDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Question, recommendation, the table of trials, the rivals, and how to repeat it."""
-    study, rows = result["study"], result["trials"]
+    study, rows = result["study"], _rows(result)
     done = [row for row in rows if "failed" not in row]
     lines = [f"# {study['name']}", "", study["question"], "", result["recommendation"], ""]
     lines += [
@@ -24,6 +24,25 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     lines += [_line(row) for row in rows]
+    if result["seed_noise"] is not None:
+        lines += [
+            "",
+            f"Another seed alone changes the first trial's {WORDS[result['metric']]} by up to "
+            f"{result['seed_noise']:.4f} (repeats: {len(result['repeats'])}).",
+        ]
+    if timed := [row for row in done if "forecast_seconds" in row]:
+        said = (f"{row['name']} {row['forecast_seconds']:.2f}" for row in timed)
+        lines += ["", f"Seconds to forecast these windows: {', '.join(said)}."]
+    if result["proposed"]:
+        lines += [
+            "",
+            "What the search proposed, by the best validation loss of the first fold's models. "
+            "Only the best is judged:",
+            "",
+            "| proposal | validation loss | run |",
+            "|---|---:|---|",
+        ]
+        lines += [_proposal(row) for row in result["proposed"]]
     if done:
         lines += ["", "Rivals on the first trial's windows:", ""]
         lines += ["| | RankIC (s.e.) | accuracy | ECE |", "|---|---:|---:|---:|"]
@@ -42,6 +61,12 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             f"`{result['command']}`",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _rows(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The first trial, its repeats with other seeds, then the trials compared with it."""
+    first, *others = result["trials"]
+    return [first, *result["repeats"], *others]
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -64,6 +89,14 @@ def _line(row: Mapping[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _proposal(row: Mapping[str, Any]) -> str:
+    loss = row["validation_loss"]
+    if row["failed"] is not None:
+        return f"| {_cell(row['name'])} | failed: {_cell(row['failed'])} | |"
+    shown = "-" if loss is None else f"{loss:.5f}"
+    return f"| {_cell(row['name'])} | {shown} | {row['run']} |"
+
+
 def _ic(row: Mapping[str, Any]) -> str:
     if row["rank_ic"] is None:
         return "-"
@@ -79,7 +112,7 @@ def plot(result: Mapping[str, Any]) -> Image:
     """RankIC of every trial with its interval, the first trial's value as a line."""
     from vnquant.report.svg import BLUE, GREY, image
 
-    rows = [r for r in result["trials"] if r.get("rank_ic") is not None]
+    rows = [r for r in _rows(result) if r.get("rank_ic") is not None]
 
     def draw(axes: Axes) -> None:
         for place, row in enumerate(reversed(rows)):

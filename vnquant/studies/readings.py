@@ -1,4 +1,4 @@
-"""Other forecasts from a finished walk-forward's models: int8 weights, or a moved threshold."""
+"""Forecasts from a finished walk-forward's models, timed: as they are, in int8, or moved."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from vnquant.stages.context import Context
 Floats = npt.NDArray[np.float64]
 CPU = torch.device("cpu")
 """Deployed forecasts are made on ordinary machines; int8 exists only there."""
+Timed = Literal["float32", "int8", "threshold"]
+"""Every `vnquant.studies.definition.Reading` that is not what the walk-forward has kept."""
 GRID = np.round(np.arange(0.40, 0.601, 0.005), 3)
 """Thresholds that are tried. Further out nearly all forecasts would be the same."""
 
 
-def read(ctx: Context, how: Literal["int8", "threshold"]) -> tuple[pd.DataFrame, float]:
+def read(ctx: Context, how: Timed) -> tuple[pd.DataFrame, float]:
     """The forecast table of every fold, with outcomes and ``fold``, and the seconds it took.
 
     Args:
-        how: int8: weights of linear layers as 8-bit integers (`vnquant.inference.variants`);
-            threshold: see `best_threshold`.
+        how: float32: as they are; int8: weights of linear layers as 8-bit integers
+            (`vnquant.inference.variants`); threshold: see `best_threshold`.
     """
     parts, seconds = [], 0.0
+    _ = ctx.profile  # opens it: torch has its threads then, though nothing was trained here
     for fold, windows in ctx.folds.items():
         folder = ctx.stage("walk_forward") / "models" / f"fold-{fold}"
         there = [w for w in windows if any(folder.glob(f"{w.symbol}.m*.safetensors"))]

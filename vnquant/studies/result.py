@@ -9,16 +9,14 @@ import numpy as np
 
 from vnquant.evaluation.comparison import compare_forecasts
 from vnquant.evaluation.multiplicity import benjamini_hochberg
-from vnquant.studies.definition import LOWER_IS_BETTER, Metric, Study
+from vnquant.studies.definition import Metric, Study
+from vnquant.studies.recommendation import recommend
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SIGNIFICANT = 0.05
-"""Adjusted for the number of trials; what is less certain does not change a default."""
+Tables = Mapping[str, "pd.DataFrame"]
 KEYS = ["symbol", "date", "fold"]
-WORDS = {"rank_ic": "RankIC", "accuracy": "accuracy", "brier": "Brier score",
-         "mse_sum": "squared error of the path"}  # fmt: skip
 
 
 def compared(metric: Metric, first: pd.DataFrame, other: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -41,74 +39,64 @@ def compared(metric: Metric, first: pd.DataFrame, other: pd.DataFrame, seed: int
 
 
 def build(
-    study: Study, rows: Sequence[Mapping[str, Any]], tables: Mapping[str, pd.DataFrame], seed: int
+    study: Study,
+    rows: Sequence[Mapping[str, Any]],
+    tables: Tables,
+    seed: int,
+    repeats: Sequence[Mapping[str, Any]] = (),
+    proposed: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What a study has found; JSON-able.
 
     Args:
         rows: of every trial, the first variant's first; one with ``failed`` has nothing else.
         tables: forecasts of the trials that did not fail, by name.
+        seed: of the bootstrap.
+        repeats: rows of the first variant with other seeds. They are no trials: they say what the
+            seed alone changes (``seed_noise``), and do not count for multiplicity.
+        proposed: rows of a search's proposals, of which nothing but the loss is shown.
     """
-    first, *_ = rows
-    out = [dict(row) for row in rows]
-    if first["name"] in tables:
-        against = tables[first["name"]]
-        for row in out[1:]:
-            if row["name"] in tables:
-                row["against_first"] = compared(study.metric, against, tables[row["name"]], seed)
-        p_values = np.array([_p_value(row) for row in out])
-        for row, adjusted in zip(out, benjamini_hochberg(p_values), strict=True):
-            if "against_first" in row:
-                known = bool(np.isfinite(adjusted))
-                row["against_first"]["adjusted_p"] = float(adjusted) if known else None
+    name = rows[0]["name"]
+
+    def beside_first(row: Mapping[str, Any]) -> dict[str, Any]:
+        if name not in tables or row["name"] not in tables:
+            return dict(row)
+        found = compared(study.metric, tables[name], tables[row["name"]], seed)
+        return {**row, "against_first": found}
+
+    trials = [dict(rows[0]), *map(beside_first, rows[1:])]
+    _adjust(trials)
+    again = [*map(beside_first, repeats)]
+    noise = _largest(again)
     return {
         "study": study.model_dump(mode="json"),
         "metric": study.metric,
-        "trials": out,
-        "recommendation": recommendation(study.metric, out),
+        "trials": trials,
+        "repeats": again,
+        "seed_noise": noise,
+        "proposed": sorted(map(_proposal, proposed), key=_by_loss),
+        "recommendation": recommend(study, trials, noise),
     }
 
 
-def _p_value(row: Mapping[str, Any]) -> float:
-    value = row.get("against_first", {}).get("p_value")
-    return np.nan if value is None else float(value)
+def _proposal(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row.get(key) for key in ("name", "validation_loss", "run", "failed")}
 
 
-def recommendation(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first variant stays, unless another is better and the difference is not chance.
-
-    Of several that are, the one with the largest difference; of one that is worse for certain
-    nothing is said but in the table.
-    """
-    first, *others = rows
-    if "failed" in first:
-        return f"Nothing to compare with: {first['name']} failed ({first['failed']})."
-    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    known = [
-        (sign * row["against_first"]["difference"], row)
-        for row in others
-        if row.get("against_first", {}).get("difference") is not None
-    ]
-    if not known:
-        return f"Keep {first['name']}: there is nothing to compare it with."
-    gain, best = max(known, key=lambda pair: pair[0])
-    if gain <= 0:
-        return f"Keep {first['name']}: no other has a better {WORDS[metric]}."
-    sure = [(g, row) for g, row in known if g > 0 and _sure(row)]
-    if sure:
-        gain, best = max(sure, key=lambda pair: pair[0])
-        return (
-            f"Change to {best['name']}: its {WORDS[metric]} is better by {gain:.4f} "
-            f"(adjusted p {best['against_first']['adjusted_p']:.3f}, {len(rows)} trials)."
-        )
-    p = best["against_first"]["adjusted_p"]
-    said = "too few dates for a p-value" if p is None else f"adjusted p {p:.3f}"
-    return (
-        f"Keep {first['name']}: {best['name']} has the best {WORDS[metric]}, by {gain:.4f}, which "
-        f"cannot be told from chance ({said}, {len(rows)} trials)."
-    )
+def _by_loss(row: Mapping[str, Any]) -> float:
+    loss = row["validation_loss"]
+    return float("inf") if loss is None else float(loss)
 
 
-def _sure(row: Mapping[str, Any]) -> bool:
-    p = row["against_first"]["adjusted_p"]
-    return p is not None and p < SIGNIFICANT
+def _adjust(trials: Sequence[dict[str, Any]]) -> None:
+    """Add ``adjusted_p`` to every comparison: Benjamini and Hochberg's, over all of them."""
+    found = [trial["against_first"] for trial in trials if "against_first" in trial]
+    p_values = [np.nan if one["p_value"] is None else one["p_value"] for one in found]
+    for one, p in zip(found, benjamini_hochberg(np.array(p_values)), strict=True):
+        one["adjusted_p"] = float(p) if np.isfinite(p) else None
+
+
+def _largest(repeats: Sequence[Mapping[str, Any]]) -> float | None:
+    """The largest difference from the first variant, either way; None if none is defined."""
+    found = (row.get("against_first", {}).get("difference") for row in repeats)
+    return max((abs(difference) for difference in found if difference is not None), default=None)

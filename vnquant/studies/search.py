@@ -1,28 +1,40 @@
 """Trials that a search proposes: Optuna's TPE sampler, its journal in the study's folder.
 
-The journal is appended to and synced, so a kill loses no finished trial. One that was under way is
-proposed again with the same values, and its run goes on from its newest checkpoint.
+A search minimises the validation loss, and never sees what judges its result: see
+`vnquant.studies.conduct`. The journal is appended to and synced, so a kill loses no finished trial.
+One that was under way is proposed again with the same values, and its run goes on from its newest
+checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vnquant.errors import UsageError
-from vnquant.studies.definition import LOWER_IS_BETTER, Metric, Parameter, Search, merged, nested
+from vnquant.studies.definition import Overrides, Parameter, Search, merged, nested
 
 Values = dict[str, Any]
-Attempt = Callable[[list[tuple[str, dict[str, Any]]]], list[dict[str, Any]]]
-"""Carries out trials, each a name and overrides, and returns their rows."""
+Row = dict[str, Any]
 JOURNAL = "optuna.journal"
+LOSS = "validation_loss"
 
 
-def carry_out(
-    folder: Path, search: Search, metric: Metric, attempt: Attempt, width: int = 1
-) -> list[dict[str, Any]]:
-    """The rows of every trial of the search, those of earlier calls too, oldest first.
+class Proposal(NamedTuple):
+    """Values that are to be tried."""
+
+    name: str
+    overrides: Overrides
+
+
+Attempt = Callable[[list[Proposal]], list[Row]]
+"""Carries out proposals and returns their rows."""
+Found = list[tuple[Proposal, Row]]
+
+
+def carry_out(folder: Path, search: Search, attempt: Attempt, width: int = 1) -> Found:
+    """Every proposal of the search with its row, those of earlier calls too, oldest first.
 
     Args:
         width: trials that are proposed at a time.
@@ -31,27 +43,35 @@ def carry_out(
         UsageError: Optuna is not installed.
     """
     optuna = _library()
-    study = _opened(folder, metric)
+    study = _opened(folder)
     states = optuna.trial.TrialState
     for stale in study.get_trials(states=(states.RUNNING,)):
         study.enqueue_trial(stale.params)
         study.tell(stale.number, state=states.FAIL)
     over = study.get_trials(states=(states.COMPLETE, states.PRUNED))
-    rows = attempt([_described(search, t.params) for t in over])
-    while len(rows) < search.trials:
+    known = [_described(search, t.params) for t in over]
+    found = list(zip(known, attempt(known), strict=True))
+    while len(found) < search.trials:
         # Seeded by what is known: a search that was killed proposes what it would have proposed,
         # and does not begin its random numbers again.
-        study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(rows))
-        asked = [study.ask() for _ in range(min(width, search.trials - len(rows)))]
+        study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(found))
+        asked = [study.ask() for _ in range(min(width, search.trials - len(found)))]
         values = [{p.field: _suggested(t, p) for p in search.parameters} for t in asked]
-        new = attempt([_described(search, v) for v in values])
-        for trial, row in zip(asked, new, strict=True):
-            value = row.get(metric)
+        proposed = [_described(search, v) for v in values]
+        rows = attempt(proposed)
+        for trial, row in zip(asked, rows, strict=True):
+            loss = row.get(LOSS)
             # Undefined, or the prices cannot fill it: not worth another look.
-            state = states.PRUNED if value is None else states.COMPLETE
-            study.tell(trial, None if value is None else float(value), state=state)
-        rows += new
-    return rows
+            state = states.PRUNED if loss is None else states.COMPLETE
+            study.tell(trial, None if loss is None else float(loss), state=state)
+        found += zip(proposed, rows, strict=True)
+    return found
+
+
+def best(found: Sequence[tuple[Proposal, Row]]) -> Proposal | None:
+    """The proposal with the lowest validation loss, the oldest of equals; None if none has one."""
+    known = [(row[LOSS], proposal) for proposal, row in found if row.get(LOSS) is not None]
+    return min(known, key=lambda pair: pair[0])[1] if known else None
 
 
 def _library() -> Any:
@@ -66,7 +86,7 @@ def _library() -> Any:
     return optuna
 
 
-def _opened(folder: Path, metric: Metric) -> Any:
+def _opened(folder: Path) -> Any:
     optuna = _library()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     from optuna.storages import JournalStorage
@@ -76,7 +96,7 @@ def _opened(folder: Path, metric: Metric) -> Any:
     return optuna.create_study(
         study_name="search",
         storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
-        direction="minimize" if metric in LOWER_IS_BETTER else "maximize",
+        direction="minimize",
         load_if_exists=True,
     )
 
@@ -91,11 +111,11 @@ def _suggested(trial: Any, p: Parameter) -> Any:
     return trial.suggest_float(p.field, p.low, p.high, log=p.log)
 
 
-def _described(search: Search, values: Values) -> tuple[str, dict[str, Any]]:
-    overrides: dict[str, Any] = {}
+def _described(search: Search, values: Values) -> Proposal:
+    overrides: Overrides = {}
     for p in search.parameters:
         overrides = merged(overrides, nested(p.field, values[p.field]))
-    return _name(values), overrides
+    return Proposal(_name(values), overrides)
 
 
 def _name(values: Values) -> str:

@@ -57,6 +57,18 @@ def planned(study: Study, base: RunSpec) -> list[Trial]:
     return list(found.values())
 
 
+def repeated(study: Study, base: RunSpec) -> list[Trial]:
+    """The first variant's trial with the seeds that follow its own, one for each repeat."""
+    first, *_ = planned(study, base)
+    found = []
+    for more in range(1, study.repeats + 1):
+        seed = first.spec.training.seed + more
+        name = f"{first.name}, seed {seed}"
+        spec = spec_of(first.spec, {"training": {"seed": seed}}, f"study {study.name}, {name}")
+        found.append(Trial(name, spec, first.reading))
+    return found
+
+
 def finished(folder: Path, trial: Trial) -> Row | None:
     """The row of a trial that the study has finished."""
     row = read_json(folder / "trials" / trial.key / ROW)
@@ -129,4 +141,4 @@ def _trained(ctx: Context, own: Path, trial: Trial) -> Row:
         with written_aside(own / FORECASTS) as aside:
             read.to_parquet(aside, index=False, compression="zstd")
     row = {"key": trial.key, "note": note, **figures.row(ctx, read)}
-    return row if seconds is None else {**row, "forecast_seconds": round(seconds, 3)}
+    return row if seconds is None else {**row, "forecast_seconds": seconds}
