@@ -11,10 +11,11 @@ import pytest
 
 from tests.evaluation.test_baselines import HORIZON, SPEC, SYMBOLS, market, parts
 from vnquant.evaluation import baselines, boosting, metrics
+from vnquant.features.panel import Panel
 
 present = pytest.mark.skipif(not boosting.available(), reason="lightgbm is not installed")
 FORECASTS = ["p_up", *(f"{c}_{i}" for c in ("mu", "sigma") for i in range(1, HORIZON + 1))]
-NAMES = ["lightgbm_per_symbol", "lightgbm_pooled"]
+NAMES = ["lightgbm_per_symbol", "lightgbm_pooled", "lightgbm_ranked"]
 
 
 @present
@@ -69,3 +70,22 @@ def test_nor_where_a_library_of_the_system_is_missing(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(importlib, "import_module", refuses)
     assert boosting.compare(market(0.0), *parts(), SPEC) == {}
+
+
+@present
+def test_the_ranked_one_looks_past_what_moves_all_symbols() -> None:
+    """A market that swings ten times as much as what is planted hides it from the pooled one."""
+    quiet, loud = market(0.005), market(0.005)
+    swing = np.random.default_rng(1).normal(0, 0.2, len(loud.calendar))[loud.session]
+    loud.targets[:] += swing[:, None].astype(np.float32)
+
+    def rank_correlation(panel: Panel, name: str) -> float:
+        table = boosting.compare(panel, *parts(), SPEC)[name]
+        one, other = (
+            table[table["symbol"] == s].set_index("date")[["mu_1", "y_1"]] for s in SYMBOLS
+        )
+        return float(np.sign(one - other).prod(axis=1).mean())
+
+    assert rank_correlation(quiet, "lightgbm_pooled") > 0.3
+    assert rank_correlation(loud, "lightgbm_ranked") > 0.15
+    assert rank_correlation(loud, "lightgbm_pooled") < 0.05

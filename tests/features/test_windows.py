@@ -23,6 +23,7 @@ from vnquant.features.windows import (
     covered_rows,
     fit_scaler,
     gather,
+    pooled_scalers,
     split,
 )
 from vnquant.spec import WindowSpec
@@ -275,6 +276,31 @@ def test_training_rows_become_standard(fitted: tuple[Panel, Windows, Scaler]):
     np.testing.assert_allclose(scaled.mean(axis=0), 0.0, atol=0.05)
     np.testing.assert_allclose(scaled.std(axis=0), 1.0, atol=0.1)
     assert scaler.target_scale == pytest.approx(panel.targets[w.train].std(), rel=1e-4)
+
+
+def test_one_scale_for_all_is_that_of_their_training_rows_together(
+    make_panel: MakePanel, spec: WindowSpec
+):
+    panel = make_panel([260, 300])
+    features = panel.features.copy()
+    features[panel.rows(1)] *= 3.0
+    panel = replace(panel, features=features)
+    windows = split(panel, spec)
+    own = {w.symbol: fit_scaler(panel, w) for w in windows}
+    both = pooled_scalers(panel, windows, own)
+    rows = np.concatenate([covered_rows(w.train, w.lookback) for w in windows])
+    for symbol, scaler in both.items():
+        np.testing.assert_allclose(scaler.mean, features[rows].mean(0, np.float64), rtol=1e-5)
+        np.testing.assert_allclose(scaler.std, features[rows].std(0, np.float64), rtol=1e-5)
+        assert scaler.target_scale == own[symbol].target_scale
+    spread = [
+        both[w.symbol].transform(features[covered_rows(w.train, w.lookback)]).std() for w in windows
+    ]
+    assert spread[1] > 1.5 * spread[0], "how symbols differ is left in"
+    features = np.full_like(features, 1e6)
+    features[rows] = panel.features[rows]
+    again = pooled_scalers(replace(panel, features=features), windows, own)
+    assert all(equal(again[s], both[s]) for s in both), "rows outside of training moved it"
 
 
 def test_numpy_and_torch_are_scaled_alike(fitted: tuple[Panel, Windows, Scaler]):

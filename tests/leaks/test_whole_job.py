@@ -25,7 +25,7 @@ from vnquant.spec import (
     RunSpec,
     WalkForwardSpec,
 )
-from vnquant.stages import rivals, run_stage, worker
+from vnquant.stages import fleet, rivals, run_stage
 
 FOLDS = (
     FoldSpec(validation_start="2020-06-01", test_start="2021-01-04", test_end="2021-10-01"),
@@ -45,7 +45,9 @@ REAL = ("ACV", "FPT", "HPG", "PVS", "SSI", "TIG", "VCB")
 
 POOLED: RunSpec = WALK.model_copy(
     update={
-        "pretrain": PretrainSpec(epochs=1, batch_size=32, ranking_weight=1.0, embedding="symbol"),
+        "pretrain": PretrainSpec(
+            epochs=1, batch_size=32, ranking_weight=1.0, embedding="symbol", scaling="pooled"
+        ),
         "ensemble": EnsembleSpec(weights="stacked"),
         "model": WALK.model.model_copy(
             update={"members": (MemberSpec(layers=1, dropout=0.1), MemberSpec(layers=1, dropout=0))}
@@ -107,7 +109,7 @@ def test_a_scaler_that_knows_the_future_would_be_noticed(
         rows = np.concatenate([w.train, w.validation, w.test])
         return fit_scaler(panel, replace(w, train=rows), lookback)
 
-    monkeypatch.setattr(worker, "fit_scaler", everything)
+    monkeypatch.setattr(fleet, "fit_scaler", everything)
     monkeypatch.setattr(rivals, "fit_scaler", everything)
     cut = raw["date"] <= LAST - pd.Timedelta(days=90)
     then = forecasts(tmp_path / "gone", alone(WALK), raw[cut])

@@ -14,6 +14,8 @@ import torch
 from tests.stages.conftest import SPEC, context, happened, killed, rows
 from tests.stages.test_walk_forward import FOLDS
 from vnquant.errors import DataError
+from vnquant.evaluation.metrics import point_metrics
+from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.spec import PretrainSpec, RunSpec, WalkForwardSpec
 from vnquant.stages import run_stage
 from vnquant.stages.context import Context
@@ -210,6 +212,33 @@ def test_ranking_keeps_sessions_together_and_changes_the_pool(ctx: Context, tmp_
     day = other.panel.session[ends]
     assert (np.diff(day) != 0).sum() == len(np.unique(day)) - 1, "a session is torn apart"
     assert (np.diff(day) < 0).any(), "sessions are not shuffled"
+
+
+def test_one_scale_for_all_is_in_every_models_file(tmp_path: Path) -> None:
+    ctx = context(tmp_path / "w", changed(scaling="pooled"))
+    run_stage(ctx, "train")
+    one, other = (
+        json.loads(p.read_text())["scaler"]
+        for p in sorted((ctx.stage("train") / "models").glob("*.json"))
+    )
+    assert one["mean"] == other["mean"]
+    assert one["std"] == other["std"]
+    assert one["target_scale"] != other["target_scale"]
+
+
+def test_the_epoch_with_the_best_rank_ic_is_kept(tmp_path: Path) -> None:
+    """What training chose by is the RankIC of the forecasts that the kept weights make."""
+    names = ("ACB", "FPT", "HPG", "MBB", "SSI", "VCB")
+    spec = changed(criterion="rank_ic", ranking_weight=1.0, epochs=4, fine_tune=False)
+    ctx = context(tmp_path / "w", spec.model_copy(update={"symbols": names}))
+    run_stage(ctx, "train")
+    pool = load_model(ctx.stage("train") / "pretrain" / "models" / "pool.m0.safetensors")
+    models = load_models(ctx.stage("train") / "models", names)
+    ends = {w.symbol: w.validation for w in ctx.windows}
+    said = with_outcomes(predict(models, ctx.panel, ends), ctx.panel, ends)
+    assert pool.meta["best_score"] == pytest.approx(-point_metrics(said)["rank_ic"], abs=2e-3)
+    losses = [loss for _, loss in pool.meta["history"]]
+    assert pool.meta["validation_loss"] == losses[pool.meta["best_epoch"]]
 
 
 def test_huber_is_another_model_that_trains_as_well(ctx: Context, tmp_path: Path) -> None:

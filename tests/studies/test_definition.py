@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vnquant.errors import UsageError
-from vnquant.spec import PRESETS, RunSpec
+from vnquant.spec import POOLED, PRESETS, RunSpec
 from vnquant.studies.definition import SEARCHABLE, Study, load, nested, shipped, spec_of
 from vnquant.studies.trials import folder_of, planned, repeated
 from vnquant.workspace import Workspace
@@ -155,3 +155,19 @@ def test_another_question_or_base_has_another_folder(
     folders = {folder_of(place, s, b) for s in (study, other) for b in (base, later)}
     assert len(folders) == 4
     assert folder_of(place, study, base) in folders
+
+
+def test_words_about_training_mean_the_phase_that_there_is(base: RunSpec) -> None:
+    """Where pooled models are used as they are, nothing else is trained."""
+    pooled = base.model_copy(update={"pretrain": POOLED})
+    given = {"training": {"learning_rate": 0.01, "seed": 3}}
+    spec = spec_of(pooled, given, "here")
+    assert spec.pretrain == POOLED.model_copy(update={"learning_rate": 0.01})
+    assert spec.training.seed == 3
+    assert spec_of(pooled, {}, "here") == pooled
+    tuned = POOLED.model_copy(update={"fine_tune": True})
+    assert spec_of(base.model_copy(update={"pretrain": tuned}), given, "here").pretrain == tuned
+    named = spec_of(pooled, {**given, "pretrain": {"learning_rate": 0.02}}, "here").pretrain
+    assert named is not None
+    assert named.learning_rate == 0.02
+    assert spec_of(pooled, {**given, "pretrain": None}, "here").pretrain is None

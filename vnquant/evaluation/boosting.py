@@ -1,8 +1,10 @@
-"""LightGBM as a rival, where it is installed (extra ``study``): pooled, and one model a symbol.
+"""LightGBM as a rival, where it is installed (extra ``study``): pooled, one a symbol, and ranked.
 
-Same inputs as the ridge regressions: scaled features of the last session to the H-session sum. The
-number of trees and the residual's deviation come from the validation windows, as the best epoch of
-the model does; no test window is read.
+The first two have the inputs of the ridge regressions: scaled features of the last session to the
+H-session sum. The ranked one has what the pooled recipe of `vnquant.spec.POOLED` has: unscaled
+features, and the rank of the sum among the symbols of a session. The number of trees and the
+residual's deviation come from the validation windows, as the best epoch of the model does; no test
+window is read.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def compare(
     test_ends: base.Ends,
     spec: RunSpec,
 ) -> dict[str, pd.DataFrame]:
-    """Both forecast tables by name; none where LightGBM is not installed."""
+    """The forecast tables by name; none where LightGBM is not installed."""
     if not available():
         return {}
     train = {w.symbol: _pair(panel, w.train, scalers[w.symbol]) for w in windows}
@@ -70,7 +72,41 @@ def compare(
         for name, model in (("lightgbm_per_symbol", own), ("lightgbm_pooled", pooled)):
             ends, scaler = test_ends[w.symbol], scalers[w.symbol]
             tables[name].append(_table(panel, w.symbol, ends, scaler, model, valid[w.symbol]))
+    tables["lightgbm_ranked"] = _ranked(panel, windows, test_ends, spec)
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+
+
+def _ranked(
+    panel: Panel, windows: list[Windows], test_ends: base.Ends, spec: RunSpec
+) -> list[pd.DataFrame]:
+    """Each symbol's table by a model of which symbol of a session will do better."""
+    train, valid = (
+        np.concatenate([getattr(w, part) for w in windows]) for part in ("train", "validation")
+    )
+    inputs = panel.features
+    total = panel.targets.astype(np.float64).sum(axis=1)
+    known, later = ((inputs[rows], _session_ranks(panel, rows, total)) for rows in (train, valid))
+    model = _fitted(known, later, spec)
+    score = model.predict(inputs[train])
+    # From ranks to returns: by how much a symbol of a higher rank did better in training.
+    slope = float(score @ total[train]) / max(float(score @ score), base.MIN_SIGMA)
+    residual = total[valid] - slope * model.predict(inputs[valid])
+    deviation, tables = max(float(residual.std()), base.MIN_SIGMA), []
+    for w in windows:
+        ends, forecast = test_ends[w.symbol], np.zeros(0)
+        if len(ends):
+            forecast = slope * np.asarray(model.predict(inputs[ends]), dtype=np.float64)
+        h, p_up = panel.horizon, base.probability(forecast, deviation)
+        sigma = deviation / math.sqrt(h)
+        tables.append(base.table(panel, w.symbol, ends, forecast / h, sigma, p_up))
+    return tables
+
+
+def _session_ranks(panel: Panel, rows: base.Rows, values: base.Floats) -> base.Floats:
+    """Ranks among the rows of a session, between -1 and 1 and 0 on average."""
+    by_session = pd.Series(values[rows]).groupby(panel.session[rows])
+    n = by_session.transform("size")
+    return np.asarray((2 * by_session.rank() - n - 1) / n, dtype=np.float64)
 
 
 def _pair(panel: Panel, rows: base.Rows, scaler: Scaler) -> Pair:

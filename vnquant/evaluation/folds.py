@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vnquant.evaluation import verdict
+from vnquant.evaluation.calibration import brier_score, expected_calibration_error
 from vnquant.evaluation.leaks import Leak
+from vnquant.evaluation.statistics import rises
 from vnquant.spec import RunSpec
 
 Tables = Mapping[str, pd.DataFrame]
@@ -24,12 +27,14 @@ def build(
     """Judge fold by fold, then all windows together; everything in the result is JSON-able.
 
     Args:
-        forecasts: a forecast table with the column ``fold``; rivals: the same of each baseline.
+        forecasts: a forecast table with the columns ``fold`` and ``p_calibrated``; rivals: the
+            same of each baseline, without the latter.
         caveats: what is known to flatter every row alike.
 
     Returns:
-        ``pooled`` (a verdict, see `vnquant.evaluation.verdict.build`), ``folds`` (fold number as
-        text to ``first`` and ``last`` date judged and ``verdict``), ``caveats``.
+        ``pooled`` (a verdict, see `vnquant.evaluation.verdict.build`), ``calibrated`` (``ece`` and
+        ``brier`` of ``p_calibrated``), ``folds`` (fold number as text to ``first`` and ``last``
+        date judged and ``verdict``), ``caveats``.
     """
 
     def judged(fold: int | None) -> dict[str, Any]:
@@ -43,9 +48,16 @@ def build(
         folds[str(fold)] = {**span, "verdict": judged(int(str(fold)))}
     return {
         "pooled": judged(None),
+        "calibrated": _calibrated(forecasts),
         "folds": folds,
         "caveats": [f"{leak.where}: {leak.what}" for leak in caveats],
     }
+
+
+def _calibrated(forecasts: pd.DataFrame) -> dict[str, float | None]:
+    """ECE and Brier score of what a user is told: the probabilities by the validation's curve."""
+    p, up = forecasts["p_calibrated"].to_numpy(np.float64), rises(forecasts)
+    return {"ece": expected_calibration_error(p, up), "brier": brier_score(p, up)}
 
 
 def _of(table: pd.DataFrame, fold: int | None) -> pd.DataFrame:
@@ -72,8 +84,13 @@ def to_markdown(result: Mapping[str, Any]) -> str:
                 _number(row["ece"], "{:.4f}"),
             ]
             lines.append("| " + " | ".join(cells) + " |")
+    calibrated = (
+        f"Calibrated on each fold's validation part, the model's ECE is "
+        f"{_number(result['calibrated']['ece'], '{:.4f}')} and its Brier score "
+        f"{_number(result['calibrated']['brier'], '{:.4f}')}."
+    )
     pooled = verdict.to_markdown(result["pooled"]).replace("# Verdict", "# All folds pooled", 1)
-    return "\n".join(lines) + "\n\n" + pooled
+    return "\n".join(lines) + f"\n\n{calibrated}\n\n" + pooled
 
 
 def _number(value: float | None, pattern: str) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+
+from vnquant.evaluation.statistics import rises
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,6 +54,11 @@ def fit(p: Floats, up: npt.NDArray[np.bool_]) -> Curve | None:
         share = rises / len(p)
         slope, intercept = 0.0, float(np.log(share / (1 - share)))
     return Curve(intercept, slope, len(p))
+
+
+def learned(known: pd.DataFrame) -> Curve | None:
+    """`fit` on a forecast table of the validation part."""
+    return fit(known["p_up"].to_numpy(np.float64), rises(known))
 
 
 def stored(verdict: Mapping[str, Any] | None) -> Curve | None:

@@ -74,7 +74,7 @@ def run(ctx: Context) -> dict[str, Any]:
 
 def _calibration(known: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any] | None:
     """intercept, slope and n of the curve fitted on validation; ece of the test part by it."""
-    curve = recalibration.fit(known["p_up"].to_numpy(np.float64), rises(known))
+    curve = recalibration.learned(known)
     if curve is None:
         return None
     p = curve(judged["p_up"].to_numpy(np.float64))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vnquant.errors import UsageError
-from vnquant.spec import RunSpec
+from vnquant.spec import PHASE, RunSpec
 
 Overrides = dict[str, Any]
 EVERY = "*"
@@ -190,7 +190,8 @@ def spec_of(base: RunSpec, overrides: Overrides, where: str) -> RunSpec:
     """The base spec with some fields replaced.
 
     Other features may need other data, so the snapshot is then left open: the trial's own stage
-    ingest says what it was.
+    ingest says what it was. Where there are pooled models and no fine-tuning, epochs, batch size,
+    learning rate and patience of ``training`` are those of ``pretrain``.
 
     Raises:
         UsageError: the spec has no such field, or it does not take such a value.
@@ -198,6 +199,11 @@ def spec_of(base: RunSpec, overrides: Overrides, where: str) -> RunSpec:
     content = merged(base.model_dump(mode="json"), overrides)
     if content["features"] != base.model_dump(mode="json")["features"]:
         content["data"]["snapshot"] = None
+    pretrain = content["pretrain"]
+    if isinstance(pretrain, dict) and not pretrain.get("fine_tune", True):
+        # A word about training means the one phase that there is, unless the study names it.
+        words = {k: v for k, v in overrides.get("training", {}).items() if k in PHASE}
+        content["pretrain"] = {**pretrain, **words, **(overrides.get("pretrain") or {})}
     try:
         return RunSpec.model_validate_json(json.dumps(content))
     except ValidationError as error:

@@ -30,7 +30,8 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
         table: the forecasts, with their outcomes; None: those that the walk-forward judged.
     """
     stage, spec = ctx.stage("walk_forward"), ctx.spec
-    first, *rivals = read_json(stage / "verdict.json")["pooled"]["comparison"]
+    verdict = read_json(stage / "verdict.json")
+    first, *rivals = verdict["pooled"]["comparison"]
     if table is not None:
         from vnquant.evaluation.metrics import summarise_pooled
 
@@ -56,6 +57,8 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
         "validation_loss": fmean(by_symbol.values()) if by_symbol else None,
         "validation_losses": by_symbol,
         **_kept(first, level),
+        # Absent in a walk-forward that was judged before there was one.
+        "ece_calibrated": verdict.get("calibrated", {}).get("ece") if table is None else None,
         "rivals": [{"name": r["name"], **_kept(r, level)} for r in rivals],
     }
 

@@ -19,9 +19,9 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     done = [row for row in rows if "failed" not in row]
     lines = [f"# {study['name']}", "", study["question"], "", result["recommendation"], ""]
     lines += [
-        "| trial | RankIC (s.e.) | accuracy | 95 % interval | ECE | Brier | "
+        "| trial | RankIC (s.e.) | accuracy | 95 % interval | ECE | calibrated | Brier | "
         f"{WORDS[result['metric']]} minus the first's | adjusted p | core-hours | run |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     lines += [_line(row) for row in rows]
     if result["seed_noise"] is not None:
@@ -71,7 +71,7 @@ def _rows(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def _line(row: Mapping[str, Any]) -> str:
     if "failed" in row:
-        return f"| {_cell(row['name'])} | failed: {_cell(row['failed'])} | | | | | | | | |"
+        return f"| {_cell(row['name'])} | failed: {_cell(row['failed'])} | | | | | | | | | |"
     interval, against = row["accuracy_interval"], row.get("against_first", {})
     gap, p = against.get("difference"), against.get("adjusted_p")
     cells = [
@@ -80,6 +80,7 @@ def _line(row: Mapping[str, Any]) -> str:
         f"{row['accuracy']:.2%}",
         "-" if interval is None else f"{interval[0]:.2%} to {interval[1]:.2%}",
         f"{row['ece']:.4f}",
+        "-" if row.get("ece_calibrated") is None else f"{row['ece_calibrated']:.4f}",
         f"{row['brier']:.4f}",
         "" if gap is None else f"{gap:+.4f}",
         "" if p is None else f"{p:.3f}",
