@@ -59,12 +59,7 @@ def train(workspace: str, quiet: bool, **given: Any) -> None:
 
 
 @cli.command("walk-forward")
-@opt.workspace
-@opt.prices
-@opt.universe
-@opt.folds
-@opt.recipe
-@opt.execution
+@opt.folded
 def walk_forward(workspace: str, quiet: bool, **given: Any) -> None:
     """Train and judge on fold after fold of the history; nothing is deployed.
 

@@ -264,6 +264,9 @@ execution = _group(
     click.option("--quiet", "-q", is_flag=True, help="No progress, only the result."),
 )
 
+folded = _group(workspace, prices, universe, folds, recipe, execution)
+"""Everything about a walk-forward: its spec, and where and how to carry it out."""
+
 force = _group(
     click.option("--force", is_flag=True, help="Deploy although the gate refuses; recorded."),
     click.option("--force-reason", metavar="TEXT", help="Why, for the registry's journal."),

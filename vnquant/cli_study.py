@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", required=False)
-@opt.workspace
-@opt.prices
-@opt.universe
-@opt.folds
-@opt.recipe
-@opt.execution
+@opt.folded
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
