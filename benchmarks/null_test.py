@@ -11,8 +11,10 @@ Works on a CPU or a GPU; the numbers of shares, shuffles and epochs are argument
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,33 @@ def markets(blocks: Sequence[int], shuffles: int, controls: int) -> Iterator[Mar
             yield replace(Market(blocks[0], shuffles + seed), carry=CARRY)
 
 
+def carried_out(
+    raw: pd.DataFrame,
+    levels: pd.DataFrame,
+    wanted: Iterable[Market],
+    recipe: Recipe,
+    processes: int,
+) -> Iterator[dict[str, Any]]:
+    """The trials as they end; several processes take turns at the GPUs that there are."""
+    if processes == 1:
+        yield from (trial(raw, levels, market, recipe) for market in wanted)
+        return
+    # Spawned: a forked process could not open a GPU.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        begun = [
+            pool.submit(_on_gpu, i, raw, levels, market, recipe) for i, market in enumerate(wanted)
+        ]
+        yield from (done.result() for done in as_completed(begun))
+
+
+def _on_gpu(turn: int, *given: Any) -> dict[str, Any]:
+    import torch
+
+    if torch.cuda.device_count():
+        torch.cuda.set_device(turn % torch.cuda.device_count())
+    return trial(*given)
+
+
 def longest(raw: pd.DataFrame, symbols: int) -> pd.DataFrame:
     """The last ten years of the shares that have most bars in them.
 
@@ -221,6 +250,7 @@ def main() -> None:
     parser.add_argument("--preset", default=Recipe.preset)
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--processes", type=int, default=1, help="markets at a time")
     parser.add_argument("--output", type=Path, default=REPORTS)
     args = parser.parse_args()
     source = open_source("folder" if args.prices else "synthetic", args.prices)
@@ -235,8 +265,9 @@ def main() -> None:
     # The path says nothing to others.
     result["command"] = [w if w != str(args.prices) else "PRICES" for w in words]
     trials = result["trials"] = []
-    for market in markets(args.blocks, args.shuffles, args.controls):
-        trials.append(trial(raw, levels, market, recipe))
+    every = markets(args.blocks, args.shuffles, args.controls)
+    for found in carried_out(raw, levels, every, recipe, args.processes):
+        trials.append(found)
         # After every market: a run that is cut short leaves the report of what it did.
         page = body(trials, recipe, raw["symbol"].nunique(), args.prices is not None)
         publish(args.output, "null-test", result, page)

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 @click.option(
     "--ray-address", metavar="HOST:PORT", help="A running cluster. Default: a new one here."
 )
+@click.option(
+    "--trials-per-gpu",
+    "per_gpu",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="With Ray: trials that share a GPU.",
+)
 def study(name: str | None, workspace: str, quiet: bool, **given: Any) -> None:
     """Answer a question with walk-forwards: NAME is a shipped study or a JSON file.
 
@@ -58,6 +66,7 @@ def _carried_out(
     quiet: bool,
     engine: str,
     ray_address: str | None,
+    per_gpu: int,
     **given: Any,
 ) -> str:
     """Carry out what is missing, and return the result as Markdown."""
@@ -80,7 +89,7 @@ def _carried_out(
     with contextlib.ExitStack() as stack:
         work: engines.Engine
         if engine == "ray":
-            work = engines.Ray(folder, place, options, ray_address, told)
+            work = engines.Ray(folder, place, options, ray_address, told, per_gpu)
             stack.callback(work.close)
         else:
             view = stack.enter_context(open_view(quiet=quiet))

@@ -93,8 +93,10 @@ def test_models_start_from_the_pooled_weights_and_say_so(ctx: Context) -> None:
 
 
 def test_without_fine_tuning_every_symbol_has_the_pooled_weights(tmp_path: Path) -> None:
-    ctx = context(tmp_path / "w", changed(fine_tune=False))
+    ctx = context(tmp_path / "w", changed(fine_tune=False), teams=2)
     run_stage(ctx, "train")
+    started = len(happened(ctx, "team_started"))
+    assert started == 2, "the pool is shared among teams, handing it out is not"
     expected = pooled_row(ctx)
     assert len(rows(ctx)) == 2
     assert all(torch.equal(row, expected) for row in rows(ctx).values())

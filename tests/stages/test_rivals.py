@@ -58,7 +58,7 @@ def same(one: rivals.Tables, other: rivals.Tables) -> None:
 
 def test_they_are_the_baselines_of_every_fold(made: tuple[Context, rivals.Tables]) -> None:
     ctx, tables = made
-    assert len(tables) == (6 if boosting.available() else 4)
+    assert len(tables) == (7 if boosting.available() else 4)
     for fold, windows in ctx.folds.items():
         ends = {w.symbol: w.test for w in windows}
         scalers = {w.symbol: fit_scaler(ctx.panel, w) for w in windows}

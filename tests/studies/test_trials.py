@@ -137,19 +137,24 @@ def test_sigkill_then_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("resources", "device", "threads", "expected"),
+    ("resources", "device", "threads", "per_gpu", "expected"),
     [
-        ({"CPU": 20.0}, "auto", 4, (5, 0)),
-        ({"CPU": 2.0}, "cpu", 8, (1, 0)),
-        ({"CPU": 32.0, "GPU": 2.0}, "auto", 1, (2, 1)),
-        ({"CPU": 32.0, "GPU": 2.0}, "cpu", 1, (32, 0)),
-        ({"CPU": 1.0, "GPU": 8.0}, "cuda", 1, (1, 1)),
+        ({"CPU": 20.0}, "auto", 4, 1, (5, 0)),
+        ({"CPU": 2.0}, "cpu", 8, 3, (1, 0)),
+        ({"CPU": 32.0, "GPU": 2.0}, "auto", 1, 1, (2, 1)),
+        ({"CPU": 32.0, "GPU": 2.0}, "auto", 4, 4, (8, 0.25)),
+        ({"CPU": 32.0, "GPU": 2.0}, "cpu", 1, 1, (32, 0)),
+        ({"CPU": 1.0, "GPU": 8.0}, "cuda", 1, 2, (1, 0.5)),
     ],
 )
 def test_trials_at_a_time_are_what_the_cluster_has_room_for(
-    resources: dict[str, float], device: str, threads: int, expected: tuple[int, int]
+    resources: dict[str, float],
+    device: str,
+    threads: int,
+    per_gpu: int,
+    expected: tuple[int, float],
 ) -> None:
-    assert engines.room(resources, device, threads) == expected
+    assert engines.room(resources, device, threads, per_gpu) == expected
 
 
 def test_a_cluster_without_gpus_says_so() -> None:

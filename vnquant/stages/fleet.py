@@ -76,6 +76,12 @@ class Fleet:
             self._lengths[series(POOL, fold)] = sum(own)
         self._starts: dict[ModelId, str] = {}
 
+    @property
+    def trains(self) -> bool:
+        """False where the pooled weights are handed out as they are."""
+        pretrain = self.ctx.spec.pretrain
+        return self.pooled or pretrain is None or pretrain.fine_tune
+
     @cached_property
     def symbols(self) -> dict[int, list[str]]:
         """The symbols that can be trained in each fold; their windows are what is pooled."""

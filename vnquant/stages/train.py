@@ -141,6 +141,8 @@ def none_left(failed: Mapping[str, str]) -> DataError:
 
 def _teams(fleet: Fleet, limit: int) -> list[Place]:
     """The processes to share the work among; none if this one does it all."""
+    if not fleet.trains:
+        return []  # writing files is not worth starting a process
     ctx, options = fleet.ctx, fleet.ctx.options
     if ctx.profile.device == "cuda":
         from vnquant.accelerators.cuda import visible

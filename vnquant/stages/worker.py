@@ -136,8 +136,7 @@ class Worker:
                 stack.initialise()
             else:
                 stack.start_from([self._pooled_row(fleet.pool, m) for m in stack.models])
-                assert spec.pretrain is not None
-                if not spec.pretrain.fine_tune:
+                if not fleet.trains:
                     stack.finish()
                     compacting = True  # nothing is left but to export them
 

@@ -74,14 +74,17 @@ class Local:
         )
 
 
-def room(resources: Mapping[str, float], device: str, threads: int) -> tuple[int, int]:
+def room(
+    resources: Mapping[str, float], device: str, threads: int, per_gpu: int = 1
+) -> tuple[int, float]:
     """How many trials a cluster can carry out at a time, and the GPUs that each is given.
 
-    Ray hides every GPU from a task that has not asked for one.
+    Ray hides every GPU from a task that has not asked for one, or for a part of one.
 
     Args:
         resources: of the cluster, as Ray counts them.
         device: ``auto`` takes GPUs if there are any.
+        per_gpu: trials that share a GPU.
 
     Raises:
         UsageError: GPUs are asked for, and there are none.
@@ -92,7 +95,9 @@ def room(resources: Mapping[str, float], device: str, threads: int) -> tuple[int
             "the cluster has no GPU", where="--device cuda", fix="leave it out, or add such a node"
         )
     cores = max(1, int(resources.get("CPU", 1)) // threads)
-    return (min(cards, cores), 1) if cards and device != "cpu" else (cores, 0)
+    if not cards or device == "cpu":
+        return cores, 0.0
+    return min(cards * per_gpu, cores), 1 / per_gpu
 
 
 class Ray:
@@ -100,6 +105,7 @@ class Ray:
 
     Args:
         address: of a cluster that runs; None: this machine's own, begun and ended here.
+        per_gpu: trials that share a GPU: small ones do not keep it busy, nor does judging.
 
     Raises:
         UsageError: Ray is not installed, no cluster answers there, or it has no GPU to give.
@@ -112,6 +118,7 @@ class Ray:
         options: Options,
         address: str | None = None,
         told: Callable[[Trial], None] = lambda _: None,
+        per_gpu: int = 1,
     ) -> None:
         # It would phone home, and show what it does on a port of its own.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -135,7 +142,7 @@ class Ray:
             ) from error
         self._ray, self._told = ray, told
         try:
-            self.width, cards = room(ray.cluster_resources(), options.device, threads)
+            self.width, cards = room(ray.cluster_resources(), options.device, threads, per_gpu)
         except UsageError:
             ray.shutdown()
             raise
