@@ -7,11 +7,15 @@ the ideal is starting processes, narrower stacks and whoever waits at the end.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ import torch
 
 from benchmarks.record import command_line, provenance, publish, table
 from benchmarks.roofline import options
+from vnquant.events import Event, read_events
 from vnquant.market.universe import VN102
 from vnquant.spec import PRESETS, RunSpec
 from vnquant.workspace import Workspace
@@ -29,12 +34,35 @@ def run_module(*words: str) -> None:
     subprocess.run([sys.executable, "-m", *words], check=True, stdout=sys.stderr)
 
 
+def epoch_seconds(events: Iterable[Event]) -> float:
+    """Seconds that an epoch of all models takes where no stack begins or ends.
+
+    For each stack the median time from one epoch to the next, summed over the stacks of a team;
+    of the teams, which work side by side, the slowest.
+    """
+    times: dict[int, list[list[dt.datetime]]] = {}
+    for event in events:
+        if event["event"] == "epoch":
+            stacks = times.setdefault(event.get("team", 0), [])
+            if event["epoch"] == 1:
+                stacks.append([])
+            stacks[-1].append(dt.datetime.fromisoformat(event["time"]))
+    return max(
+        sum(
+            statistics.median((b - a).total_seconds() for a, b in pairwise(stack))
+            for stack in stacks
+        )
+        for stacks in times.values()
+    )
+
+
 def train(folder: Path, spec: Path, teams: int) -> dict[str, Any]:
-    """Run stage train; returns its entry in the manifest."""
+    """Run stage train; returns its entry in the manifest, and ``epoch_seconds``."""
     words = ["--spec", str(spec), "--workspace", str(folder), "--device", "cuda", "--quiet"]
     run_module("vnquant", "run", "train", *words, "--teams", str(teams))
     manifest = json.loads(next(folder.glob("runs/*/manifest.json")).read_text())
     stage: dict[str, Any] = manifest["stages"]["train"]
+    stage["epoch_seconds"] = epoch_seconds(read_events(next(folder.glob("runs/*/events.jsonl"))))
     print(f"{teams} GPUs: {stage['training_seconds']} s", file=sys.stderr, flush=True)
     return stage
 
@@ -76,7 +104,7 @@ def main() -> None:
     result = provenance("cuda") | {"command": words, "gpus": gpus}
     result |= {"preset": args.preset, "models": len(ours), "equal_models": equal}
     result |= {"one": alone, "all": together}
-    for what in ("training", "busy"):
+    for what in ("training", "busy", "epoch"):
         result[f"{what}_ratio"] = alone[f"{what}_seconds"] / together[f"{what}_seconds"]
     publish(args.output, "gpus", result, page(result))
 
@@ -101,7 +129,10 @@ def page(result: dict[str, Any]) -> list[str]:
         f" one of them, a ratio of **{result['training_ratio']:.2f}** with everything counted, the"
         " start of the processes and reading the data included. From the first unit to the last it"
         f" took {every['busy_seconds']:.1f} s and {one['busy_seconds']:.1f} s, a ratio of"
-        f" **{result['busy_ratio']:.2f}**. {result['equal_models']} of {result['models']} models"
+        f" **{result['busy_ratio']:.2f}**. Between the first and the last epoch of each stack, an"
+        f" epoch of all models took {every['epoch_seconds']:.3f} s and"
+        f" {one['epoch_seconds']:.3f} s, a ratio of **{result['epoch_ratio']:.2f}**: what is left of it when more epochs are"
+        f" trained. {result['equal_models']} of {result['models']} models"
         " have the same bits both ways.",
         "",
         table(keys, rows),

@@ -153,11 +153,14 @@ class Run:
             write_json(target, self.spec.model_dump(mode="json"))
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, wait: bool = False) -> Iterator[None]:
         """Hold the run for this process; the kernel releases it however the process ends.
 
+        Args:
+            wait: until nobody else holds it.
+
         Raises:
-            RetryableError: another process works on this run.
+            RetryableError: another process works on this run, and ``wait`` is not asked for.
             UsageError: the folder belongs to somebody else.
         """
         try:
@@ -170,7 +173,7 @@ class Run:
             ) from error
         with opened as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 handle.seek(0)
                 holder = handle.read().strip() or "unknown"

@@ -96,16 +96,16 @@ def carry_out(
     """The row of a trial, which is carried out first unless it has been.
 
     Its run lies among the workspace's other runs, so one that is there already is not trained
-    again. Another process at the same trial is waited for: a worker whose machine was lost may
-    still be dying. A spec that these prices cannot fill gives a row with ``failed``, which is not
-    kept: other prices may be given the next time.
+    again. Another process at the same trial or run is waited for: it may be another study's, or a
+    worker whose machine was lost and that is still dying. A spec that these prices cannot fill
+    gives a row with ``failed``, which is not kept: other prices may be given the next time.
 
     Args:
         raw: the bars of the trial's spec, if they are loaded.
 
     Raises:
         Stopped: a signal came; the same call goes on from the newest checkpoint.
-        RetryableError: the disk is full, or somebody else trains this very run.
+        RetryableError: the disk is full.
     """
     own = folder / "trials" / trial.key
     own.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def carry_out(
             return row
         run = workspace.create().run(trial.spec)
         run.prepare()
-        with run.lock():
+        with run.lock(wait=True):  # another study may have this very run at work
             events = Events(run.path / "events.jsonl", listener)
             ctx = Context(workspace, run, events, options, raw)
             try:
