@@ -131,9 +131,9 @@ def page(result: dict[str, Any]) -> list[str]:
         f" took {every['busy_seconds']:.1f} s and {one['busy_seconds']:.1f} s, a ratio of"
         f" **{result['busy_ratio']:.2f}**. Between the first and the last epoch of each stack, an"
         f" epoch of all models took {every['epoch_seconds']:.3f} s and"
-        f" {one['epoch_seconds']:.3f} s, a ratio of **{result['epoch_ratio']:.2f}**: what is left of it when more epochs are"
-        f" trained. {result['equal_models']} of {result['models']} models"
-        " have the same bits both ways.",
+        f" {one['epoch_seconds']:.3f} s, a ratio of **{result['epoch_ratio']:.2f}**: what is left"
+        f" of it when more epochs are trained. {result['equal_models']} of {result['models']}"
+        " models have the same bits both ways.",
         "",
         table(keys, rows),
     ]
