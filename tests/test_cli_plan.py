@@ -14,6 +14,7 @@ LEFT_OPEN = dict.fromkeys(("prices", "universe", "start", "end", "validation_sta
 
 def planned(count: int, **words: object) -> RunSpec:
     symbols = sorted(open_source("synthetic", None).known_symbols())[:count]
+    assert len(symbols) == count
     return plan(**{**LEFT_OPEN, "symbols": symbols, "preset": "small", **words}).spec  # type: ignore[arg-type]
 
 
@@ -33,6 +34,11 @@ def test_words_about_training_mean_the_phase_that_there_is() -> None:
         assert phase.learning_rate == 1e-3
     assert pooled.training.seed == own.training.seed == 5
     assert pooled.training.epochs == planned(2).training.epochs, "never used, so left as it is"
+
+
+def test_a_window_is_as_long_as_asked_for() -> None:
+    assert planned(2).windows.lookback == 60
+    assert planned(2, lookback=20).windows.lookback == 20
 
 
 def test_an_unknown_symbol_is_named() -> None:

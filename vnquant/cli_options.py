@@ -147,7 +147,10 @@ recipe = _group(
         default="auto",
         show_default=True,
         help="pooled: one model learns from all symbols which will do better (docs/forecasts.md); "
-        "per-symbol: each learns from itself alone; auto: pooled from 10 symbols on.",
+        "per-symbol: each learns from itself alone; auto: pooled from 20 symbols on.",
+    ),
+    click.option(
+        "--lookback", type=click.IntRange(2, 512), help="Sessions that a model sees. [60]"
     ),
     click.option(
         "--features",

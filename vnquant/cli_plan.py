@@ -30,15 +30,16 @@ HISTORY_YEARS = 10
 TEST_SESSIONS = 504
 VALIDATION_SESSIONS = 252
 LEAST_SESSIONS = 400
-LEAST_POOLED = 10
-"""Symbols from which on the recipe ``auto`` is the pooled one: fewer are hardly a cross-section."""
+LEAST_POOLED = 20
+"""Symbols from which on the recipe ``auto`` is the pooled one: so many were surely better off
+pooled, ten were not (docs/decisions.md)."""
 
 TRAINING = ("epochs", "batch_size", "learning_rate", "patience", "seed", "precision")
 GATE = ("min_accuracy", "max_rmse", "min_sharpe", "max_drawdown", "require_significance")
 PLANNED = frozenset(
     {
         *("symbols", "universe", "start", "end", "validation_start", "test_start", "preset"),
-        *("features", "recipe"),
+        *("features", "recipe", "lookback"),
         *TRAINING,
         *GATE,
     }
@@ -74,12 +75,14 @@ def plan(
     preset: str,
     features: Literal["v1", "v2"] = "v1",
     recipe: Literal["auto", "pooled", "per-symbol"] = "auto",
+    lookback: int | None = None,
     **settings: Any,
 ) -> Job:
     """Read the prices and settle everything that the words leave open.
 
     Args:
         recipe: auto: pooled from `LEAST_POOLED` symbols on.
+        lookback: sessions in a window; None: the spec's default.
         settings: the options named in `TRAINING` and `GATE`; None means the spec's default.
 
     Raises:
@@ -94,6 +97,8 @@ def plan(
     names = resolve(symbols, universe, source.known_symbols())
     raw = source.load(names, start=start, end=end)
     raw, windows = _default_dates(raw, validation_start, test_start)
+    if lookback is not None:
+        windows = windows.model_copy(update={"lookback": lookback})
     begin, last = raw["date"].min().date(), raw["date"].max().date()
     data = DataSpec(
         source="folder" if prices else "synthetic",
