@@ -134,6 +134,9 @@ def run_in(path: Path, names: tuple[str, ...] = SPEC.symbols) -> Run:
         meta = {"symbol": name, "member": 0, "status": "finished", "best_epoch": 1}
         path = run.stage("train") / "models" / f"{number}.m0.json"
         write_json(path, {**meta, "history": [[1.5, 1.4], [1.2, 1.1], [1.0, 1.3]]})
+    pool = {"symbol": "pool", "member": 0, "status": "complete", "best_epoch": 0}
+    path = run.stage("train") / "pretrain" / "models" / "pool.m0.json"
+    write_json(path, {**pool, "history": [[1.6, 1.25], [1.5, 1.3]]})
     for name in ("ingest", "evaluate", "backtest"):
         run.stage(name).finish(failed={})
     run.stage("train").finish(failed={names[2]: f"{names[2]} diverged"})

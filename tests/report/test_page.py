@@ -67,6 +67,7 @@ def test_the_page_says_what_the_files_say(sources: Sources) -> None:
         "CCC diverged; because CCC",
         "RankIC over 40 dates: mean +0.1000, above 0 on 50%.",
         "Equity ends at 0.880 of its start; deepest drawdown 20.0%.",
+        "Best validation loss 1.2500.",
         "Last close 20.00, forecast 20.00 thousand VND after 2 sessions",
         "1,299 of 1,300 bars kept, 1 quarantined, 0 breaks.",
         "vnquant run all --spec run.json",
@@ -126,7 +127,9 @@ def test_the_same_sources_give_the_same_bytes_in_another_process_and_for_another
 
 def test_every_image_is_whole_described_and_without_script(sources: Sources) -> None:
     images = Reader(render(sources)).images
-    assert len(images) == 2 + 3 + 4  # fans, curves of symbols, overview, calibration, IC, equity
+    assert (
+        len(images) == 2 + 3 + 5
+    )  # fans, curves of symbols and pool, overview, calibration, IC, equity
     for found in images:
         assert len(found["alt"]) > 20
         names = {e.tag.rpartition("}")[2] for e in svg_of(found["src"]).iter()}

@@ -22,6 +22,7 @@ def test_everything_of_a_finished_run_is_read(tmp_path: Path) -> None:
     assert found.backtest == {"sharpe": 0.4, "AAA": "BBB"}
     assert [f["symbol"] for f in found.forecasts] == ["AAA", "BBB"]
     assert [t.history[2] for t in found.trainings] == [(1.0, 1.3)] * 3
+    assert [(t.symbol, t.best_epoch) for t in found.pooled] == [("pool", 0)]
     assert found.failed == {"CCC": "CCC diverged"}
     assert found.unforecast == {"CCC": "no CCC"}
     assert found.ic is not None

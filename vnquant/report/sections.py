@@ -145,6 +145,11 @@ def training(sources: Sources) -> Image | None:
     return charts.training_overview(models) if models else None
 
 
+def pooled(sources: Sources) -> Image | None:
+    """What the models learned from all symbols together, if there are any."""
+    return charts.training_curve(sources.pooled) if sources.pooled else None
+
+
 def reliability(sources: Sources) -> Image | None:
     verdict = sources.verdict or {}
     if not verdict.get("reliability"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Sources:
         verdict: ``evaluate/verdict.json``, see `vnquant.evaluation.verdict.build`.
         forecasts: rows of ``forecast/forecast.json``; ``unforecast`` says why symbols have none.
         failed: symbols that a stage gave up, with the reason.
+        pooled: the models that learned from all symbols together, where there are any.
         ic: date, ic, rank_ic (correlations over the symbols of a date; NaN with too few).
         equity: date, equity, drawdown, naive, benchmark (rebased to 1, may be NaN).
         closes: symbol, date, close (thousand VND) of the last `PAST_SESSIONS` usable bars.
@@ -71,6 +72,7 @@ class Sources:
     unforecast: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     trainings: tuple[Training, ...] = ()
+    pooled: tuple[Training, ...] = ()
     ic: pd.DataFrame | None = None
     equity: pd.DataFrame | None = None
     closes: pd.DataFrame | None = None
@@ -107,7 +109,8 @@ def read_sources(run: Run) -> Sources:
         forecasts=tuple(document("forecast", "forecast.json") or ()),
         unforecast=(run.stage("forecast").done() or {}).get("without") or {},
         failed=failed,
-        trainings=tuple(_trainings(run)),
+        trainings=tuple(_trainings(_models(run))),
+        pooled=tuple(_trainings(_pooled(run))),
         ic=_ic(run),
         equity=_table(run, "backtest", "equity.parquet"),
         closes=_closes(run),
@@ -119,11 +122,15 @@ def _paths(run: Run) -> Iterator[Path]:
     for stage, names in FILES.items():
         if run.stage(stage).done() is not None:
             yield from (p for p in (run.stage(stage) / n for n in names) if p.is_file())
-    yield from _metadata(run)
+    yield from (*_models(run), *_pooled(run))
 
 
-def _metadata(run: Run) -> list[Path]:
+def _models(run: Run) -> list[Path]:
     return sorted((run.stage("train") / "models").glob("*.json"))
+
+
+def _pooled(run: Run) -> list[Path]:
+    return sorted((run.stage("train") / "pretrain" / "models").glob("*.json"))
 
 
 def _manifest(run: Run) -> Json:
@@ -132,8 +139,8 @@ def _manifest(run: Run) -> Json:
     return manifest | {"stages": stages} if manifest else {}
 
 
-def _trainings(run: Run) -> Iterator[Training]:
-    for path in _metadata(run):
+def _trainings(metadata: Iterable[Path]) -> Iterator[Training]:
+    for path in metadata:
         meta = read_json(path)
         if meta is not None:
             history = tuple((float(a), float(b)) for a, b in meta["history"])
