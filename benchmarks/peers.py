@@ -29,9 +29,10 @@ from benchmarks.record import (
 )
 from benchmarks.roofline import count, dtype_of, kernels_for, options, shape_of
 from benchmarks.steps import BATCH, plain_step, stacked_step
+from vnquant.accelerators.cpu import keep_freed_memory
 from vnquant.manifest import package_versions
 from vnquant.spec import PRESETS, ModelSpec
-from vnquant.training.kernels import PLAIN_KERNELS
+from vnquant.training.kernels import PLAIN_KERNELS, compiled_kernels
 
 OURS = "stacked"
 WINDOWS_PER_EPOCH, EPOCHS = 1984, 100
@@ -48,6 +49,10 @@ def contestants(
     both = (model, loop, device, dtype)
     return {
         OURS: (models, lambda: stacked_step(model, models, device, dtype, kernels)),
+        "stacked, compiled autograd": (
+            models,
+            lambda: stacked_step(model, models, device, dtype, compiled_kernels()),
+        ),
         "stacked, eager": (
             models,
             lambda: stacked_step(model, models, device, dtype, PLAIN_KERNELS),
@@ -149,6 +154,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of neuralforecast's shorter fit")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
+    if args.device == "cpu":
+        keep_freed_memory()  # as the trainer does; it holds for every way alike
     model, models = PRESETS[args.preset], args.models or (102 if args.device == "cuda" else 8)
     result = provenance(args.device) | {"command": command_line("benchmarks.peers")}
     result |= {"preset": args.preset, "peers": package_versions(("neuralforecast", "lightgbm"))}

@@ -37,7 +37,7 @@ class Mask(NamedTuple):
 def embed_norm(
     projected: Tensor, bias: Tensor, where: Tensor, mask: Mask, gain: Tensor, shift: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Bias, positions ``[T, D]`` and dropout of the embedding, then the first norm: both results."""
+    """Bias, positions ``[T, D]`` and dropout of the embedding; and the norm of that."""
     where = where.repeat(projected.shape[1] // where.shape[0], 1)
     h = (projected + bias.unsqueeze(1) + where) * mask.factor()
     return h, norm(h, gain, shift)
@@ -49,6 +49,19 @@ def residual_norm(
     """``h`` and a branch's product, with bias and dropout, added; and the norm of that sum."""
     total = h + (branch + bias.unsqueeze(1)) * mask.factor()
     return total, norm(total, gain, shift)
+
+
+def split_heads(x: Tensor, batch: int, parts: int, heads: int) -> Tensor:
+    """``[M, parts * D, N]`` to heads ``[parts, M * B * H, d, T]``, contiguous."""
+    models, width, tokens = x.shape
+    d, length = width // (parts * heads), tokens // batch
+    apart = x.view(models, parts, heads, d, batch, length).permute(1, 0, 4, 2, 3, 5)
+    return apart.reshape(parts, models * batch * heads, d, length)
+
+
+def biased_heads(projected: Tensor, bias: Tensor, batch: int, parts: int, heads: int) -> Tensor:
+    """`split_heads` of a product, with its bias ``[M, parts * D]``."""
+    return split_heads(projected + bias.unsqueeze(2), batch, parts, heads)
 
 
 def gelu_(projected: Tensor, bias: Tensor, mask: Mask) -> Tensor:
@@ -94,7 +107,6 @@ class Pieces(NamedTuple):
     words: Callable[..., Tensor] = random_words
     embed_norm: Callable[..., tuple[Tensor, Tensor]] = embed_norm
     residual_norm: Callable[..., tuple[Tensor, Tensor]] = residual_norm
+    biased_heads: Callable[..., Tensor] = biased_heads
     gelu_: Callable[..., Tensor] = gelu_
     norm_backward: Callable[..., tuple[Tensor, ...]] = norm_backward
-
-

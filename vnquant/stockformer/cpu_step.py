@@ -16,10 +16,17 @@ from typing import NamedTuple
 
 import torch
 
-from vnquant.stockformer.cpu_pieces import Mask, Pieces
+from vnquant.stockformer.cpu_pieces import Mask, Pieces, split_heads
 from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.model import Drop, positions, without_keys
 from vnquant.stockformer.randomness import keep_scale
+
+LARGEST_LOOKBACK = 128
+
+
+def supports(shape: Shape) -> bool:
+    """Whether windows are short enough: each head's attention ``[T, T]`` is kept for backward."""
+    return shape.lookback <= LARGEST_LOOKBACK
 
 
 def gradient(
@@ -110,13 +117,11 @@ class Step:
         last = self.shape.layers - 1
         self._embed()
         for i in range(last):
-            q, k, v = self._split(self._project(f"layers.{i}.qkv", self.norms[-1].result))
-            self._attend(q, k, v)
+            self._attend(*self._project(f"layers.{i}.qkv", self.norms[-1].result))
             self._after_attention(i, self.norms[-1].stream)
-        k, v = self._split(self._project(f"layers.{last}.kv", self.norms[-1].result))
-        final = self._last_tokens(self.norms[-1].result)
-        (q,) = self._split(self._project(f"layers.{last}.q", final))
-        self._attend(q, k, v)
+        normed = self.norms[-1].result
+        (q,) = self._project(f"layers.{last}.q", self._last_tokens(normed))
+        self._attend(q, *self._project(f"layers.{last}.kv", normed))
         self._after_attention(last, self._last_tokens(self.norms[-1].stream).contiguous())
         bias = self.p["head.bias"].unsqueeze(1)
         return torch.baddbmm(bias, self.norms[-1].result, self.p["head.weight"])
@@ -153,9 +158,7 @@ class Step:
         mask, following = self._mask(site + 2, tokens, d), self._norm_before(i + 1)
         self._add(f"{name}.ff2", self.norms[-1].stream, hidden, mask, following)
 
-    def _add(
-        self, name: str, stream: torch.Tensor, x: torch.Tensor, mask: Mask, norm: str
-    ) -> None:
+    def _add(self, name: str, stream: torch.Tensor, x: torch.Tensor, mask: Mask, norm: str) -> None:
         """Add a branch, ``x`` through the product ``name``, to the stream, and norm that."""
         p = self.p
         branch, bias = torch.bmm(x, p[f"{name}.weight"]), p[f"{name}.bias"]
@@ -179,21 +182,14 @@ class Step:
         return x.view(x.shape[0], self.batch, self.shape.lookback, -1)[:, :, -1]
 
     def _project(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        """``[M, N, D]`` to queries, keys or values of all heads ``[M, parts * D, N]``."""
-        bias, weight = self.p[f"{name}.bias"].unsqueeze(2), self.p[f"{name}.weight"]
-        return torch.baddbmm(bias, weight.transpose(1, 2), x.transpose(1, 2))
-
-    def _split(self, x: torch.Tensor) -> torch.Tensor:
-        """``[M, parts * D, N]`` to heads ``[parts, M * B * H, d, T]``, contiguous."""
-        models, width, tokens = x.shape
-        heads, d = self.shape.heads, self.shape.d_model // self.shape.heads
-        apart = x.view(models, -1, heads, d, self.batch, tokens // self.batch)
-        return apart.permute(1, 0, 4, 2, 3, 5).reshape(
-            width // self.shape.d_model, -1, d, tokens // self.batch
-        )
+        """``[M, N, D]`` to heads of queries, keys or values ``[parts, M * B * H, d, T]``."""
+        weight, bias, shape = self.p[f"{name}.weight"], self.p[f"{name}.bias"], self.shape
+        projected = torch.bmm(weight.transpose(1, 2), x.transpose(1, 2))
+        parts = bias.shape[1] // shape.d_model
+        return self.pieces.biased_heads(projected, bias, self.batch, parts, shape.heads)
 
     def _merge(self, *parts: torch.Tensor) -> torch.Tensor:
-        """The inverse of `_split`: each ``[M * B * H, d, T]``, to ``[M, parts * D, N]``."""
+        """The inverse of `split_heads`, each ``[M * B * H, d, T]``, to ``[M, parts * D, N]``."""
         shape, (_, d, tokens) = self.shape, parts[0].shape
         size = (self.x.shape[0], len(parts), shape.heads, d, self.batch, tokens)
         out = parts[0].new_empty(size)
@@ -213,9 +209,7 @@ class Step:
         normed = self.norms[-1].result
         inner = self._project_backward(f"layers.{last}.kv", normed, dk, dv)
         final = self._last_tokens(normed)
-        self._last_tokens(inner).add_(
-            self._project_backward(f"layers.{last}.q", final, dq)
-        )
+        self._last_tokens(inner).add_(self._project_backward(f"layers.{last}.q", final, dq))
         skip = torch.zeros_like(inner)
         self._last_tokens(skip).copy_(stream)
         stream, branch = self._norm_backward(inner, skip)
@@ -246,7 +240,7 @@ class Step:
     def _attend_backward(self, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """From the gradient of an attention's result ``[M, D, N]`` to that of its heads."""
         q, k, v, weights, _ = self.attentions.pop()
-        (grad,) = self._split(grad)
+        (grad,) = split_heads(grad, self.batch, 1, self.shape.heads)
         dv = torch.bmm(grad, weights)
         scores = torch._softmax_backward_data(
             torch.bmm(grad.transpose(1, 2), v), weights, -1, grad.dtype

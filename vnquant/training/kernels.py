@@ -98,9 +98,10 @@ def fused_kernels() -> Kernels:
 
 
 def choose_kernels(shape: Shape, device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The fastest kernels for a stack of this shape: fused where they can be, else compiled.
+    """The fastest kernels for a stack of this shape: written by hand where they can be.
 
-    Both need a C compiler when they run. Where there is none, the fused ones can do with the
+    That is in bfloat16 on a GPU and in float32 on a CPU; all else is compiled. Each needs a C
+    compiler when it runs. Where there is none, the fused ones can do with the
     ready-made modules of an image; other sizes are computed with the plain kernels.
     """
     ready = None if launchers.compiler() else launchers.folder()
@@ -113,7 +114,11 @@ def choose_kernels(shape: Shape, device: torch.device, dtype: torch.dtype) -> Ke
             if ready is not None:
                 launchers.use(ready)
             return fused_kernels()
-    return PLAIN_KERNELS if ready else compiled_kernels()
+    if ready:
+        return PLAIN_KERNELS
+    if device.type == "cpu" and dtype == torch.float32 and cpu_step.supports(shape):
+        return cpu_kernels()
+    return compiled_kernels()
 
 
 def round_widths(steps: np.ndarray, limit: int | None) -> np.ndarray:
