@@ -1,7 +1,8 @@
 """Our stacked step beside its peers, in one run: ``python -m benchmarks.peers --device cpu|cuda``.
 
-The same encoder, batch, optimiser and clipping in four ways (stacked; a loop over symbols, eager
-and compiled; `torch.func` vmap), taking turns, so that ratios of one round are fair on a busy
+The same encoder, batch, optimiser and clipping in several ways (stacked: as the trainer does where
+it compiles, through autograd compiled and eager; a loop over symbols, eager and compiled;
+`torch.func` vmap), taking turns, so that ratios of one round are fair on a busy
 machine. For context, not of the same network: neuralforecast's loop over series with its nearest
 encoder, and LightGBM per symbol. What is not installed or does not run here is named with its
 reason. TFLOP/s count the operations that our network needs (`benchmarks.roofline`), whoever
