@@ -73,11 +73,17 @@ def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
-def matmul_rate(device: str, dtype: torch.dtype, *, repeats: int = 5) -> float:
-    """Operations a second of a large square product here and now: what a step is held against."""
+def large_product(device: str, dtype: torch.dtype) -> tuple[int, Callable[[], object]]:
+    """A large square product, what a step is held against: its operations, and the work."""
     n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return 2 * n**3 / seconds(lambda: a @ b, device, repeats=repeats, warm_up=2)
+    return 2 * n**3, lambda: a @ b
+
+
+def matmul_rate(device: str, dtype: torch.dtype, *, repeats: int = 5) -> float:
+    """Operations a second of a large square product here and now."""
+    operations, work = large_product(device, dtype)
+    return operations / seconds(work, device, repeats=repeats, warm_up=2)
 
 
 def copy_rate(device: str, *, repeats: int = 5) -> float:

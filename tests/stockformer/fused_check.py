@@ -4,81 +4,34 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import torch
 
-from vnquant.spec import MemberSpec, ModelSpec
+from tests.stockformer import cases
+from tests.stockformer.cases import error
 from vnquant.stockformer import fused
-from vnquant.stockformer.layout import Shape
-from vnquant.stockformer.losses import per_model_loss
-from vnquant.stockformer.model import Drop, forward, sites
-from vnquant.stockformer.randomness import drop_levels, model_keys, site_keys
+from vnquant.stockformer.model import forward
 from vnquant.training import optimizer, triton_adamw
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-class Case:
-    """A stack of two models with dropout, its windows and targets."""
+class Case(cases.Case):
+    """On the GPU where there is one."""
 
-    def __init__(
-        self, batch: int, layers: int, d: int, heads: int, ff: int, seed: int = 0, inputs: int = 50
-    ) -> None:
-        member = MemberSpec(layers=layers, dropout=0.1)
-        model = ModelSpec(d_model=d, heads=heads, d_ff=ff, members=(member,))
-        self.shape = Shape.of(model, 0, features=inputs, lookback=60, horizon=5)
-        rows = np.stack([self.shape.initial_row(np.random.default_rng(i)) for i in range(2)])
-        make = torch.Generator().manual_seed(1)
-        self.rows = torch.from_numpy(rows)
-        self.rows += 0.02 * torch.randn(self.rows.shape, generator=make)
-        for p in self.shape.parameters:
-            self.rows[:, p.offset + p.size : p.offset + p.padded] = 0.0
-        self.rows = self.rows.to(DEVICE)
-        self.x = torch.randn(2, batch, 60, inputs, generator=make).to(DEVICE)
-        self.y = torch.randn(2, batch, 5, generator=make).to(DEVICE)
-        keys = model_keys(seed, ["AAA", "BBB"], [0, 0]).to(DEVICE)
-        step = torch.tensor([3, 4], dtype=torch.int32, device=DEVICE)
-        level = drop_levels(torch.tensor([0.1, 0.2])).to(DEVICE)
-        self.drop = Drop(site_keys(keys, step, sites(self.shape)), level)
-
-    def loss(self, raw: torch.Tensor) -> torch.Tensor:
-        weight = torch.ones(self.y.shape[:2], device=DEVICE)
-        weight[1, -1] = 0.0
-        return per_model_loss(raw, self.y, weight, 1.0)
-
-    def plain(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        leaf = self.rows.clone().requires_grad_()
-        loss = self.loss(forward(self.shape, leaf, self.x.to(dtype), self.drop))
-        return loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0]
+    def __init__(self, *sizes: int, **more: int) -> None:
+        super().__init__(*sizes, **more, device=DEVICE)
 
     def fused(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         return fused.gradient(self.shape, self.rows, self.x.to(dtype), self.drop, self.loss)
 
 
-def error(found: torch.Tensor, true: torch.Tensor) -> float:
-    return float((found - true).norm() / true.norm().clamp(min=1e-12))
-
-
 def compare(case: Case) -> dict[str, float]:
     loss, true = case.plain(torch.float32)
     found_loss, found = case.fused(torch.float32)
-    worst = padding = keys = 0.0
-    for p in case.shape.parameters:
-        here = slice(p.offset, p.offset + p.size)
-        worst = max(worst, error(found[:, here], true[:, here]))
-        rest = found[:, p.offset + p.size : p.offset + p.padded]
-        padding = max(padding, float(rest.abs().max()) if rest.numel() else 0.0)
-        if p.name.endswith(("qkv.bias", "kv.bias")):
-            d = case.shape.d_model
-            begin = p.offset + (d if p.name.endswith("qkv.bias") else 0)
-            keys = max(keys, float(found[:, begin : begin + d].abs().max()))
     outputs = fused.outputs(case.shape, case.rows, case.x)
-    return {
+    return cases.gradient_errors(case, found, true) | {
         "loss": float((loss - found_loss).abs().max()),
-        "worst_parameter": worst,
         "outputs": float((outputs - forward(case.shape, case.rows, case.x)).abs().max()),
-        "padding": padding,
-        "key_bias": keys,
     }
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import gc
 import shutil
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
-from tests.training.conftest import MakeStack, run_round
+from tests.training.conftest import HISTORY, MakeStack, row_of, run_round
+from vnquant.stockformer import cpu_pieces, cpu_step
 from vnquant.stockformer.layout import Shape
 from vnquant.training import graphs, kernels
+from vnquant.training.data import ModelId
 from vnquant.training.kernels import PLAIN_KERNELS, Kernels, choose_kernels, round_widths
 from vnquant.training.stack import Stack
 
@@ -40,10 +43,19 @@ def with_kernels(plain: Stack, chosen: Kernels) -> Stack:
     return stack
 
 
+@pytest.fixture(scope="module")
+def compiled_by_hand(compiled: Kernels) -> Kernels:
+    """What `compiled` says of torch.compile holds here too."""
+    return kernels.cpu_kernels()
+
+
 @pytest.mark.slow
-def test_compiled_and_plain_take_the_same_steps(make_stack: MakeStack, compiled: Kernels) -> None:
+@pytest.mark.parametrize("name", ["compiled", "compiled_by_hand"])
+def test_compiled_and_plain_take_the_same_steps(
+    make_stack: MakeStack, name: str, request: pytest.FixtureRequest
+) -> None:
     plain = make_stack()
-    other = with_kernels(plain, compiled)
+    other = with_kernels(plain, request.getfixturevalue(name))
     before = plain.weights.clone()
     for stack in (plain, other):
         run_round(stack)
@@ -62,6 +74,35 @@ def test_compiled_kernels_compute_no_more_than_two_widths(
     other = with_kernels(plain, compiled)
     assert len({plain.width(i) for i in range(plain.round_steps)}) == 4
     assert len({other.width(i) for i in range(other.round_steps)}) == 2
+
+
+BY_HAND = PLAIN_KERNELS._replace(gradient=partial(cpu_step.gradient, pieces=cpu_pieces.Pieces()))
+
+
+def test_by_hand_a_model_is_the_same_in_any_stack(make_stack: MakeStack) -> None:
+    alone, among = (with_kernels(make_stack(names), BY_HAND) for names in (("CCC",), HISTORY))
+    for _ in range(3):
+        run_round(alone)
+        run_round(among)
+    model = ModelId("CCC", 1)
+    torch.testing.assert_close(row_of(among, model), row_of(alone, model), rtol=0, atol=TOLERANCE)
+    assert not torch.equal(row_of(among, model), row_of(with_kernels(alone, BY_HAND), model))
+
+
+def test_by_hand_the_same_stack_is_bit_identical(make_stack: MakeStack) -> None:
+    one, two = (with_kernels(make_stack(), BY_HAND) for _ in range(2))
+    for stack in (one, two):
+        run_round(stack)
+    assert torch.equal(one.weights, two.weights)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_by_hand_is_for_float32_on_a_cpu() -> None:
+    cpu = torch.device("cpu")
+    assert choose_kernels(SHAPE, cpu, torch.float32).gradient is not None
+    assert choose_kernels(SHAPE, cpu, torch.bfloat16).gradient is None
+    longer = dataclasses.replace(SHAPE, lookback=200)
+    assert choose_kernels(longer, cpu, torch.float32).gradient is None
 
 
 @pytest.fixture

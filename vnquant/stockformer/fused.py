@@ -65,9 +65,7 @@ def gradient(
     """
     half = rows.detach().to(x.dtype)
     total = torch.empty_like(rows)
-    for p in shape.parameters:
-        if p.padded != p.size:
-            total[:, p.offset + p.size : p.offset + p.padded] = 0.0
+    shape.clear_padding(total)
     layers = Layers(shape, half, total, drop, x.shape[1])
     h = layers.forward(layers.embed(x))
     kv, final = layers.forward_last(h)

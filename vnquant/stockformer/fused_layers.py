@@ -203,7 +203,7 @@ class Layers:
         )
         self._weight(f"layers.{i}.{name}.weight", normed, grad)
         self._sums(sums, *(f"layers.{i}.{n}" for n in ("norm1.gain", "norm1.bias", f"{name}.bias")))
-        # Keys have no bias: see `vnquant.stockformer.model._without_keys`.
+        # Keys have no bias: see `vnquant.stockformer.model.without_keys`.
         keys = self.at[f"layers.{i}.{name}.bias"] + width - 2 * d
         self.gradient[:, keys : keys + d] = 0.0
         return out

@@ -142,6 +142,12 @@ class Shape:
             for p, piece in zip(self.parameters, pieces, strict=True)
         }
 
+    def clear_padding(self, rows: torch.Tensor) -> None:
+        """Zero the elements of rows ``[M, P]`` that belong to no parameter."""
+        for p in self.parameters:
+            if p.padded != p.size:
+                rows[:, p.offset + p.size : p.offset + p.padded] = 0.0
+
     def initial_row(self, rng: np.random.Generator) -> np.ndarray:
         """A fresh model as float32 ``[P]``: Xavier-uniform matrices, unit gains, zero biases.
 

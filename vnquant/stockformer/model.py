@@ -23,6 +23,9 @@ from vnquant.stockformer.randomness import dropout
 
 Params = dict[str, torch.Tensor]
 
+NORM_EPSILON = 1e-5
+"""Added to the variance; torch's default."""
+
 
 class Drop(NamedTuple):
     """Dropout of one step: keys int32 ``[M, sites, 2]`` and levels int32 ``[M]``."""
@@ -87,10 +90,11 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.T
 
 def norm(x: torch.Tensor, gain: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """Layer norm of ``[M, N, D]`` with a gain and bias ``[M, D]`` for each model."""
-    return torch.addcmul(bias.unsqueeze(1), F.layer_norm(x, x.shape[-1:]), gain.unsqueeze(1))
+    normed = F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON)
+    return torch.addcmul(bias.unsqueeze(1), normed, gain.unsqueeze(1))
 
 
-def _without_keys(bias: torch.Tensor, parts: int) -> torch.Tensor:
+def without_keys(bias: torch.Tensor, parts: int) -> torch.Tensor:
     """Zero the key part of a projection bias ``[M, parts * D]`` (order: query if any, key, value).
 
     Softmax does not see a constant added to all scores, so the key bias has no effect and its
@@ -134,7 +138,7 @@ def layer(
     """One encoder layer: ``[M, B*T, D] -> [M, B*T, D]``; ``p`` holds this layer's parameters."""
     models, tokens, d_model = h.shape
     n = norm(h, p["norm1.gain"], p["norm1.bias"])
-    qkv = linear(n, p["qkv.weight"], _without_keys(p["qkv.bias"], 3))
+    qkv = linear(n, p["qkv.weight"], without_keys(p["qkv.bias"], 3))
     q, k, v = qkv.view(models * batch, lookback, 3, heads, d_model // heads).unbind(2)
     a = linear(_attend(q, k, v).view(models, tokens, d_model), p["out.weight"], p["out.bias"])
     h = h + (a if drop is None else drop(a, 0))
@@ -152,7 +156,7 @@ def last_layer(
     n = norm(h, p["norm1.gain"], p["norm1.bias"])
     final = n.view(models, batch, lookback, d_model)[:, :, -1]
     q = linear(final, p["q.weight"], p["q.bias"])
-    kv = linear(n, p["kv.weight"], _without_keys(p["kv.bias"], 2))
+    kv = linear(n, p["kv.weight"], without_keys(p["kv.bias"], 2))
     k, v = kv.view(models * batch, lookback, 2, heads, d_model // heads).unbind(2)
     q = q.view(models * batch, 1, heads, d_model // heads)
     a = linear(_attend(q, k, v).view(models, batch, d_model), p["out.weight"], p["out.bias"])

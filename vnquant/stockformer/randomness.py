@@ -89,6 +89,12 @@ def random_bytes(key: torch.Tensor, count: int) -> torch.Tensor:
         x = x * _MUL2
         x = x ^ _logical_shift(x, 15)
         return (x >> ((place & 3) << 3)) & 255
+    return random_words(key, count).view(torch.uint8)
+
+
+def random_words(key: torch.Tensor, count: int) -> torch.Tensor:
+    """The bytes of `random_bytes`, four to an int32: ``[M, count / 4]``."""
+    first, second = key[:, :1], key[:, 1:]
     x = (torch.arange(count // 4, device=key.device, dtype=torch.int32) * _GOLDEN) ^ first
     # In place: this runs for every element that drops, and is bound by memory traffic.
     shifted = torch.empty_like(x)
@@ -103,12 +109,17 @@ def random_bytes(key: torch.Tensor, count: int) -> torch.Tensor:
     fold(15)
     x.add_(second).mul_(_MUL2)
     fold(15)
-    return x.view(torch.uint8)
+    return x
 
 
 def drop_levels(dropout: torch.Tensor) -> torch.Tensor:
     """Probabilities as byte thresholds: int32 ``[M]``, at most 255."""
     return (dropout * 256).round().clamp(0, 255).to(torch.int32)
+
+
+def keep_scale(level: torch.Tensor) -> torch.Tensor:
+    """What elements that stay are multiplied by: float32 ``[M]``, of levels int32 ``[M]``."""
+    return 256.0 / (256 - level)
 
 
 def dropout(x: torch.Tensor, key: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
@@ -121,7 +132,7 @@ def dropout(x: torch.Tensor, key: torch.Tensor, level: torch.Tensor) -> torch.Te
     models = x.shape[0]
     count = x[0].numel()
     byte = random_bytes(key, count)
-    scale = (256.0 / (256 - level)).to(x.dtype).view(models, 1)
+    scale = keep_scale(level).to(x.dtype).view(models, 1)
     if byte.dtype == torch.uint8:
         keep = byte >= level.view(models, 1).to(torch.uint8)
     else:

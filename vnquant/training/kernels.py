@@ -7,13 +7,15 @@ the layers of a 4-, 5- and 6-layer model are the same code on the same shapes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from vnquant.accelerators import launchers
+from vnquant.stockformer import cpu_pieces, cpu_step
 from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.losses import per_model_loss
 from vnquant.stockformer.model import PLAIN, Drop, Pieces
@@ -26,7 +28,7 @@ GRAPH_WIDTHS = 4
 
 
 class Gradient(Protocol):
-    """`vnquant.stockformer.fused.gradient`."""
+    """`vnquant.stockformer.fused.gradient` or `vnquant.stockformer.cpu_step.gradient`."""
 
     def __call__(
         self,
@@ -59,20 +61,26 @@ class Kernels(NamedTuple):
 PLAIN_KERNELS = Kernels()
 
 
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=False, fullgraph=True)
+
+
 def compiled_kernels() -> Kernels:
     """The same functions through `torch.compile`, with static shapes."""
     # A new width or depth is a new shape; the default limit of 8 would fall back to eager.
     torch._dynamo.config.recompile_limit = 64
-
-    def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        return torch.compile(function, dynamic=False, fullgraph=True)
-
     return Kernels(
-        pieces=Pieces(*(compiled(f) for f in PLAIN)),
-        loss=compiled(per_model_loss),
-        update=compiled(adamw_),
+        pieces=Pieces(*(_compiled(f) for f in PLAIN)),
+        loss=_compiled(per_model_loss),
+        update=_compiled(adamw_),
         widths=COMPILED_WIDTHS,
     )
+
+
+def cpu_kernels() -> Kernels:
+    """`vnquant.stockformer.cpu_step`, with what lies between its products compiled."""
+    pieces = cpu_pieces.Pieces(*(_compiled(f) for f in cpu_pieces.Pieces()))
+    return compiled_kernels()._replace(gradient=partial(cpu_step.gradient, pieces=pieces))
 
 
 def fused_kernels() -> Kernels:
@@ -90,9 +98,10 @@ def fused_kernels() -> Kernels:
 
 
 def choose_kernels(shape: Shape, device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The fastest kernels for a stack of this shape: fused where they can be, else compiled.
+    """The fastest kernels for a stack of this shape: written by hand where they can be.
 
-    Both need a C compiler when they run. Where there is none, the fused ones can do with the
+    That is in bfloat16 on a GPU and in float32 on a CPU; all else is compiled. Each needs a C
+    compiler when it runs. Where there is none, the fused ones can do with the
     ready-made modules of an image; other sizes are computed with the plain kernels.
     """
     ready = None if launchers.compiler() else launchers.folder()
@@ -105,7 +114,11 @@ def choose_kernels(shape: Shape, device: torch.device, dtype: torch.dtype) -> Ke
             if ready is not None:
                 launchers.use(ready)
             return fused_kernels()
-    return PLAIN_KERNELS if ready else compiled_kernels()
+    if ready:
+        return PLAIN_KERNELS
+    if device.type == "cpu" and dtype == torch.float32 and cpu_step.supports(shape):
+        return cpu_kernels()
+    return compiled_kernels()
 
 
 def round_widths(steps: np.ndarray, limit: int | None) -> np.ndarray:
