@@ -24,9 +24,9 @@ demo: setup
     '{{ bin }}/vnquant' train --workspace build/demo --symbols {{ shown }} --preset small --epochs 12 {{ demo_gate }}
     '{{ bin }}/vnquant' forecast --workspace build/demo --symbols {{ shown }}
 
-# Everything that must hold: check, then the tests; words after it go to pytest
+# Everything that must hold: check, then the tests in two processes; words after it go to pytest
 test *words: check
-    @'{{ bin }}/python' -m pytest "$@"
+    @'{{ bin }}/python' -m pytest -n 2 "$@"
 
 # Train on a target: just train cpu FPT VCB HPG (docs/targets.md)
 train target *symbols: setup

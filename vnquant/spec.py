@@ -229,13 +229,8 @@ class PretrainSpec(_Frozen):
         return training.model_copy(update={name: getattr(self, name) for name in PHASE})
 
 
-POOLED = PretrainSpec(
-    epochs=12,
-    patience=4,
-    ranking_weight=1.0,
-    fine_tune=False,
-    scaling="pooled",
-    criterion="rank_ic",
+POOLED = PretrainSpec(epochs=12, patience=4, ranking_weight=1.0).model_copy(
+    update={"fine_tune": False, "scaling": "pooled", "criterion": "rank_ic"}
 )
 """The recipe that forecast best where there are shares to compare (docs/decisions.md): one model
 for all of them, told apart by their features alone, that learns which one will do better."""
