@@ -95,7 +95,7 @@ def test_every_fold_is_judged_and_so_are_all_together(ctx: Context) -> None:
         assert dates.max() < pd.Timestamp(fold.test_end or "2100-01-01")
         names = [r["name"] for r in verdict["folds"][str(number)]["verdict"]["comparison"]]
         assert names[:5] == ["model", *RIVALS]
-        assert len(names) == (7 if boosting.available() else 5)
+        assert len(names) == (8 if boosting.available() else 5)
     pooled = verdict["pooled"]["comparison"]
     assert {row["n"] for row in pooled} == {len(table)}
     hits = np.sign(table[[f"y_{h}" for h in range(1, 6)]].sum(axis=1)) == np.where(
