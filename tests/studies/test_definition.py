@@ -171,3 +171,10 @@ def test_words_about_training_mean_the_phase_that_there_is(base: RunSpec) -> Non
     assert named is not None
     assert named.learning_rate == 0.02
     assert spec_of(pooled, {**given, "pretrain": None}, "here").pretrain is None
+
+
+def test_what_the_shipped_studies_call_pooled_is_the_recipe_of_today(base: RunSpec) -> None:
+    """JSON repeats it, so that a study means the same beside any base spec."""
+    for name, variant in (("forecasts", 0), ("settings", 0), ("pooling", 1)):
+        overrides = load(name).variants[variant].overrides
+        assert spec_of(base, overrides, name).pretrain == POOLED, name
