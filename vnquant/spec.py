@@ -65,6 +65,8 @@ class WindowSpec(_Frozen):
     test_start: dt.date
     max_gap: int = Field(default=10, ge=1)
     """A hole of more than this many sessions ends a segment; no window crosses it."""
+    half_life: float | None = Field(default=None, gt=0.0, le=1e6)
+    """Sessions; of two inputs, the one that is so much older counts half. None: all count alike."""
 
     @model_validator(mode="after")
     def _ordered(self) -> WindowSpec:
@@ -359,6 +361,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "backtest": BacktestSpec().model_dump(mode="json"),
     "ensemble": EnsembleSpec().model_dump(mode="json"),
     "training": {"loss": "gaussian"},
+    "windows": {"half_life": None},
     "pretrain": {"scaling": "own", "criterion": "loss"},
     "gate": {"min_sharpe": 0.8, "max_drawdown": 0.1, "against_deployed": "not worse"},
 }

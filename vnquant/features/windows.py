@@ -223,21 +223,45 @@ def covered_rows(ends: Rows, lookback: int) -> Rows:
     return first + np.flatnonzero(np.cumsum(change) > 0).astype(np.int64)
 
 
-def gather(features: torch.Tensor, ends: torch.Tensor, lookback: int) -> torch.Tensor:
+def gather(
+    features: torch.Tensor,
+    ends: torch.Tensor,
+    lookback: int,
+    fading: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Read windows out of one resident tensor.
 
     Args:
         features: ``[R, F]``.
         ends: int64 ``[...]``, row of each window's last session, on the same device.
+        fading: what the inputs are multiplied by, ``[lookback, F]`` or ``[lookback, 1]``; see
+            `faded`.
 
     Returns:
-        ``[..., lookback, F]``, oldest session first.
+        ``[..., lookback, F]``, oldest session first, in the dtype of ``features``.
     """
     import torch  # here, so that splitting and scaling start without it
 
     rows = ends.unsqueeze(-1) + torch.arange(1 - lookback, 1, device=ends.device)
-    picked = features.index_select(0, rows.reshape(-1))
-    return picked.view(*rows.shape, features.shape[1])
+    picked = features.index_select(0, rows.reshape(-1)).view(*rows.shape, features.shape[1])
+    return picked if fading is None else picked.mul_(fading)
+
+
+def faded(lookback: int, half_life: float | None, device: torch.device) -> torch.Tensor | None:
+    """How much each session of a window counts, the last one 1: float32 ``[lookback, 1]``.
+
+    What is small in the input must have large weights to be heard, and weights decay: a window may
+    be long, and what is old in it is believed only where it proves itself.
+
+    Args:
+        half_life: sessions after which a session counts half; None: all alike, and no tensor.
+    """
+    import torch
+
+    if half_life is None:
+        return None
+    age = torch.arange(lookback - 1, -1, -1, dtype=torch.float64)
+    return torch.exp2(-age / half_life).float().unsqueeze(1).to(device)
 
 
 def _bad_scaler(what: str) -> DataError:

@@ -12,7 +12,7 @@ import torch
 
 from vnquant.errors import DataError
 from vnquant.features.panel import Panel
-from vnquant.features.windows import Scaler, gather
+from vnquant.features.windows import Scaler, faded, gather
 from vnquant.stockformer.files import ModelFile, load_model
 from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.losses import split_outputs
@@ -196,8 +196,9 @@ def _run(group: Group, features: torch.Tensor, placed: Mapping[str, np.ndarray])
     index = np.stack([np.resize(placed[m.symbol], most) for m in group.models])
     rows = torch.from_numpy(index).to(features.device)
     lookback = group.shape.lookback
+    fading = faded(lookback, group.shape.half_life, features.device)
     pieces = [
-        group.call(gather(features, rows[:, b : b + WINDOWS_PER_CALL], lookback))
+        group.call(gather(features, rows[:, b : b + WINDOWS_PER_CALL], lookback, fading))
         for b in range(0, rows.shape[1], WINDOWS_PER_CALL)
     ]
     return torch.cat(pieces, dim=1).float().cpu()

@@ -161,6 +161,7 @@ class Fleet:
             features=self.ctx.panel.features.shape[1] + len(self.embedding.values),
             lookback=self.ctx.spec.windows.lookback,
             horizon=self.ctx.spec.windows.horizon,
+            half_life=self.ctx.spec.windows.half_life,
         )
 
     def plan(self, workers: int, limit: int, *, equal: bool = False) -> None:

@@ -64,7 +64,8 @@ def _ingredients(ctx: Context, tested: Tested) -> dict[str, Any]:
         "snapshot": ctx.marker("ingest")["snapshot"],
         # The panel itself too: it may have been built by code that was there before today's.
         "panel": [file_sha256(panel / f"panel.{end}") for end in ("json", "safetensors")],
-        "windows": spec.windows.model_dump(mode="json"),
+        # No rival's inputs fade.
+        "windows": spec.windows.model_dump(mode="json", exclude={"half_life"}),
         "walk_forward": spec.walk_forward.model_dump(
             mode="json", include={"folds", "train_sessions"}
         ),

@@ -63,6 +63,7 @@ class Worker:
             ctx.profile.torch_device,
             ctx.profile.torch_dtype,
             fleet.embedding,
+            ctx.spec.windows.half_life,
         )
         if fleet.pooled:
             self._data = self._data.pooled(fleet.symbols)

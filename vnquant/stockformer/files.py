@@ -125,7 +125,8 @@ def save_model(
     full = {
         "format": FORMAT,
         **meta,
-        "shape": asdict(shape),
+        # A model whose inputs do not fade has the metadata that it always had.
+        "shape": {name: value for name, value in asdict(shape).items() if value is not None},
         "storage": storage,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),

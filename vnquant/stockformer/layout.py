@@ -51,10 +51,19 @@ class Shape:
     heads: int
     d_ff: int
     layers: int
+    half_life: float | None = None
+    """Of the inputs, in sessions (`vnquant.spec.WindowSpec`): no size, but a forecast needs it."""
 
     @classmethod
     def of(
-        cls, model: ModelSpec, member: int, *, features: int, lookback: int, horizon: int
+        cls,
+        model: ModelSpec,
+        member: int,
+        *,
+        features: int,
+        lookback: int,
+        horizon: int,
+        half_life: float | None = None,
     ) -> Shape:
         return cls(
             features=features,
@@ -64,6 +73,7 @@ class Shape:
             heads=model.heads,
             d_ff=model.d_ff,
             layers=model.members[member].layers,
+            half_life=half_life,
         )
 
     @property

@@ -37,21 +37,22 @@ def read(ctx: Context, how: Timed) -> tuple[pd.DataFrame, float]:
     for fold, windows in ctx.folds.items():
         folder = ctx.stage("walk_forward") / "models" / f"fold-{fold}"
         there = [w for w in windows if any(folder.glob(f"{w.symbol}.m*.safetensors"))]
-        if not any(len(w.test) for w in there):
+        ends = _ends(there, "test")
+        if not ends:
             continue
-        models = load_models(folder, [w.symbol for w in there])
+        models = load_models(folder, ends)
         build = VARIANTS["int8" if how == "int8" else "eager"]
         began = time.perf_counter()
-        table = predict(models, ctx.panel, _ends(there, "test"), device=CPU, build=build)
+        table = predict(models, ctx.panel, ends, device=CPU, build=build)
         seconds += time.perf_counter() - began
         if how == "threshold":
-            ends = _ends(there, "validation")
-            known = predict(models, ctx.panel, ends, device=CPU)
-            known = with_outcomes(known, ctx.panel, ends)
+            earlier = _ends(there, "validation")
+            known = predict(load_models(folder, earlier), ctx.panel, earlier, device=CPU)
+            known = with_outcomes(known, ctx.panel, earlier)
             threshold = best_threshold(known["p_up"].to_numpy(np.float64), rises(known))
             ctx.events.emit("threshold", fold=fold, value=threshold)
             table["p_up"] = moved(table["p_up"].to_numpy(np.float64), threshold)
-        parts.append(with_outcomes(table, ctx.panel, _ends(there, "test")).assign(fold=fold))
+        parts.append(with_outcomes(table, ctx.panel, ends).assign(fold=fold))
     return pd.concat(parts, ignore_index=True), seconds
 
 

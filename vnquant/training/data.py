@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vnquant.features.panel import Panel
-from vnquant.features.windows import Scaler, Windows
+from vnquant.features.windows import Scaler, Windows, faded, gather
 from vnquant.stockformer.randomness import shuffled
 from vnquant.training.embedding import NO_EMBEDDING, Embedding
 
@@ -72,6 +72,8 @@ class TrainingData:
     lookback: int
     section: Section | None = None
     """For a loss that compares symbols."""
+    fading: torch.Tensor | None = None
+    """How much each input of a window counts, float32 ``[lookback, F]``; None: all alike."""
 
     @classmethod
     def build(
@@ -83,6 +85,7 @@ class TrainingData:
         device: torch.device,
         dtype: torch.dtype,
         embedding: Embedding = NO_EMBEDDING,
+        half_life: float | None = None,
     ) -> TrainingData:
         """Scale every series with its own scaler and move the result to the device once.
 
@@ -90,6 +93,7 @@ class TrainingData:
             folds: windows of every symbol of the panel, by fold.
             scalers: by series; the rows of a series without one stay NaN.
             embedding: adds a column for each of its values, 1 in the rows of symbols that have it.
+            half_life: of the features, in sessions; the columns of an embedding do not fade.
         """
         count, own_features = panel.features.shape
         width = own_features + len(embedding.values)
@@ -116,11 +120,16 @@ class TrainingData:
             train=train,
             validation=validation,
             lookback=lookback,
+            fading=_fading(faded(lookback, half_life, device), own_features, width),
             section=Section(
                 torch.from_numpy(np.tile(panel.session.astype(np.int64), len(folds))).to(device),
                 torch.from_numpy(scale).to(device),
             ),
         )
+
+    def windows(self, ends: torch.Tensor) -> torch.Tensor:
+        """The inputs of the windows that end in these rows: ``[..., lookback, F]``."""
+        return gather(self.features, ends, self.lookback, self.fading)
 
     def pooled(self, symbols: Mapping[int, Sequence[str]]) -> TrainingData:
         """The same with one more series in each fold: the windows of all these symbols together.
@@ -201,6 +210,18 @@ class TrainingData:
             torch.from_numpy(rows).view(shape).to(device),
             torch.from_numpy(weight).view(shape).to(device),
         )
+
+
+def _fading(of_features: torch.Tensor | None, own: int, width: int) -> torch.Tensor | None:
+    """How much each of ``width`` inputs counts, ``[lookback, F]``, of which the first ``own`` fade.
+
+    What a symbol is does not grow old: an embedding is the same bias in every token.
+    """
+    if of_features is None:
+        return None
+    whole = of_features.new_ones(len(of_features), width)
+    whole[:, :own] = of_features
+    return whole
 
 
 def pad_rows(

@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from vnquant.features.windows import gather
 from vnquant.spec import ModelSpec, TrainingSpec
 from vnquant.stockformer.layout import Shape
 from vnquant.stockformer.losses import per_model_loss, ranking_loss, split_outputs
@@ -185,7 +184,7 @@ class Stack:
         step = self._steps[:k] * self._round + self._at.int()
         total = self._steps[:k] * self.training.epochs
         drop = Drop(site_keys(self._keys[:k], step, sites(self.shape)), self._level[:k])
-        x = gather(self.data.features, rows, self.data.lookback)
+        x = self.data.windows(rows)
         target = self.data.targets[rows]
 
         def loss_of(raw: torch.Tensor) -> torch.Tensor:
@@ -239,7 +238,7 @@ class Stack:
         expected = []
         for begin in range(0, rows.shape[1], VALIDATION_WINDOWS):
             part = slice(begin, begin + VALIDATION_WINDOWS)
-            x = gather(self.data.features, rows[:, part], self.data.lookback)
+            x = self.data.windows(rows[:, part])
             raw = self._outputs(x)
             target, here = self.data.targets[rows[:, part]], weight[:, part]
             direction_weight, likelihood = self.training.direction_weight, self.training.loss
