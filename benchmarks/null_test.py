@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -60,6 +61,8 @@ class Recipe:
     preset: str = "small"
     epochs: int = 5
     device: str = "auto"
+    threads: int | None = None
+    """Of each market; None: all cores."""
     model: ModelSpec | None = None
     """Instead of the preset's, for tests."""
 
@@ -80,7 +83,7 @@ def trial(
         bars.to_parquet(prices, index=False)
         run = Workspace(Path(folder) / "workspace").create().run(_spec(prices, market, recipe))
         run.prepare()
-        options = Options(prices=prices, device=recipe.device)  # type: ignore[arg-type]
+        options = Options(prices=prices, device=recipe.device, threads=recipe.threads)  # type: ignore[arg-type]
         ctx = Context(run.workspace, run, Events(run.path / "events.jsonl"), options)
         try:
             run_stages(ctx, ["deploy"])
@@ -190,7 +193,11 @@ def carried_out(
         begun = [
             pool.submit(_on_gpu, i, raw, levels, market, recipe) for i, market in enumerate(wanted)
         ]
-        yield from (done.result() for done in as_completed(begun))
+        try:
+            yield from (done.result() for done in as_completed(begun))
+        finally:
+            # After a failure, nobody waits for an hour of other markets to be told of it.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _on_gpu(turn: int, *given: Any) -> dict[str, Any]:
@@ -256,7 +263,8 @@ def main() -> None:
     source = open_source("folder" if args.prices else "synthetic", args.prices)
     raw = longest(source.load(sorted(VN102), start=None, end=None), args.symbols)
     levels = index_levels(args.prices)
-    recipe = Recipe(args.preset, args.epochs, args.device)
+    threads = max(1, len(os.sched_getaffinity(0)) // args.processes)
+    recipe = Recipe(args.preset, args.epochs, args.device, threads)
     import torch
 
     cuda = args.device != "cpu" and torch.cuda.is_available()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
-from vnquant.cli_plan import LEAST_POOLED, plan
+from vnquant.cli import cli
+from vnquant.cli_plan import HALF_LIFE, LEAST_POOLED, plan
 from vnquant.errors import UsageError
 from vnquant.market.sources import open_source
 from vnquant.spec import POOLED, RunSpec
@@ -39,6 +41,15 @@ def test_words_about_training_mean_the_phase_that_there_is() -> None:
 def test_a_window_is_as_long_as_asked_for() -> None:
     assert planned(2).windows.lookback == 60
     assert planned(2, lookback=20).windows.lookback == 20
+
+
+def test_inputs_fade_in_the_pooled_recipe_unless_told_otherwise() -> None:
+    assert planned(LEAST_POOLED).windows.half_life == HALF_LIFE
+    assert planned(2).windows.half_life is None
+    assert planned(LEAST_POOLED, half_life=0.0).windows.half_life is None
+    assert planned(2, half_life=5.0).windows.half_life == 5
+    words = CliRunner().invoke(cli, ["train", "--help"]).output
+    assert f"[pooled: {HALF_LIFE:g};" in " ".join(words.split())
 
 
 def test_an_unknown_symbol_is_named() -> None:

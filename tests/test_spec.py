@@ -14,9 +14,11 @@ GOLDEN = Path(__file__).parent / "golden" / "spec-v1.json"
 GOLDEN_DIGEST = "9952887836db5834e9d9f06f15c6fb3f1180af2c1d1a0979620a7d387c3bb24a"
 
 
+DATES = {"validation_start": "2021-01-01", "test_start": "2022-01-01"}
+
+
 def minimal(**more: object) -> RunSpec:
-    windows = {"validation_start": "2021-01-01", "test_start": "2022-01-01"}
-    return RunSpec(**{"symbols": ["VCB", "fpt"], "windows": windows, **more})
+    return RunSpec(**{"symbols": ["VCB", "fpt"], "windows": DATES, **more})
 
 
 def test_golden_spec_keeps_its_digest() -> None:
@@ -35,6 +37,7 @@ def test_a_later_part_changes_the_digest_only_when_it_is_used() -> None:
         ({"training": {"loss": "gaussian"}}, {"training": {"loss": "huber"}}),
         ({"pretrain": None}, {"pretrain": {}}),
         ({"ensemble": {"weights": "equal"}}, {"ensemble": {"weights": "stacked"}}),
+        ({"windows": {**DATES, "half_life": None}}, {"windows": {**DATES, "half_life": 10}}),
     ],
 )
 def test_what_came_for_better_forecasts_changes_the_digest_only_when_it_is_used(

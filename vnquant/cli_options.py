@@ -153,6 +153,12 @@ recipe = _group(
         "--lookback", type=click.IntRange(2, 512), help="Sessions that a model sees. [60]"
     ),
     click.option(
+        "--half-life",
+        type=click.FloatRange(0),
+        help="Sessions after which what a window says counts half; 0: all alike. "
+        "[pooled: 10; per-symbol: 0]",
+    ),
+    click.option(
         "--features",
         type=click.Choice(["v1", "v2"]),
         default="v1",

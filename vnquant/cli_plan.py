@@ -34,12 +34,15 @@ LEAST_POOLED = 20
 """Symbols from which on the recipe ``auto`` is the pooled one: so many were surely better off
 pooled, ten were not (docs/decisions.md)."""
 
+HALF_LIFE = 10.0
+"""Of the inputs of the pooled recipe, in sessions (docs/decisions.md)."""
+
 TRAINING = ("epochs", "batch_size", "learning_rate", "patience", "seed", "precision")
 GATE = ("min_accuracy", "max_rmse", "min_sharpe", "max_drawdown", "require_significance")
 PLANNED = frozenset(
     {
         *("symbols", "universe", "start", "end", "validation_start", "test_start", "preset"),
-        *("features", "recipe", "lookback"),
+        *("features", "recipe", "lookback", "half_life"),
         *TRAINING,
         *GATE,
     }
@@ -76,6 +79,7 @@ def plan(
     features: Literal["v1", "v2"] = "v1",
     recipe: Literal["auto", "pooled", "per-symbol"] = "auto",
     lookback: int | None = None,
+    half_life: float | None = None,
     **settings: Any,
 ) -> Job:
     """Read the prices and settle everything that the words leave open.
@@ -83,6 +87,7 @@ def plan(
     Args:
         recipe: auto: pooled from `LEAST_POOLED` symbols on.
         lookback: sessions in a window; None: the spec's default.
+        half_life: of the inputs, in sessions, 0 for none; None: the recipe's.
         settings: the options named in `TRAINING` and `GATE`; None means the spec's default.
 
     Raises:
@@ -97,8 +102,13 @@ def plan(
     names = resolve(symbols, universe, source.known_symbols())
     raw = source.load(names, start=start, end=end)
     raw, windows = _default_dates(raw, validation_start, test_start)
+    pooled = recipe == "pooled" or (recipe == "auto" and len(names) >= LEAST_POOLED)
+    if half_life is None and pooled:
+        half_life = HALF_LIFE
     if lookback is not None:
         windows = windows.model_copy(update={"lookback": lookback})
+    if half_life:
+        windows = windows.model_copy(update={"half_life": half_life})
     begin, last = raw["date"].min().date(), raw["date"].max().date()
     data = DataSpec(
         source="folder" if prices else "synthetic",
@@ -111,7 +121,7 @@ def plan(
     if chosen.get("patience") == 0:
         chosen["patience"] = None
     pretrain: PretrainSpec | None = None
-    if recipe == "pooled" or (recipe == "auto" and len(names) >= LEAST_POOLED):
+    if pooled:
         # There is one phase, so its words are meant.
         own = {k: chosen.pop(k) for k in PHASE if k in chosen}
         pretrain = PretrainSpec(**{**POOLED.model_dump(), **own})

@@ -21,6 +21,7 @@ from vnquant.features.windows import (
     Scaler,
     Windows,
     covered_rows,
+    faded,
     fit_scaler,
     gather,
     pooled_scalers,
@@ -389,6 +390,18 @@ def test_gather_keeps_type_and_gives_its_own_memory():
     got += 1
     assert got.dtype == torch.bfloat16
     assert source.sum() == 0
+
+
+def test_older_sessions_count_less_and_the_last_one_whole():
+    weights = faded(5, 2.0, torch.device("cpu"))
+    assert weights is not None
+    assert weights.squeeze(1).tolist() == pytest.approx([0.25, 2**-1.5, 0.5, 2**-0.5, 1.0])
+    source = torch.ones(10, 3)
+    got = gather(source, torch.tensor([4, 9]), 5, weights)
+    assert torch.equal(got, weights.expand(2, 5, 3))
+    assert torch.equal(source, torch.ones(10, 3)), "the source is read by every other window"
+    assert gather(source.bfloat16(), torch.tensor([4]), 5, weights).dtype == torch.bfloat16
+    assert faded(5, None, torch.device("cpu")) is None
 
 
 def test_splitting_needs_no_torch():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -92,6 +93,22 @@ def test_a_symbol_is_the_same_alone_as_among_others(
         alone = predictor.predict(own, panel, {symbol: ends[symbol]})
         among = together[together["symbol"] == symbol].reset_index(drop=True)
         pd.testing.assert_frame_equal(alone, among, rtol=1e-5, atol=1e-7)
+
+
+def test_models_whose_inputs_fade_hear_less_of_old_sessions(
+    panel: Panel, models: list[ModelFile], ends: dict[str, np.ndarray]
+) -> None:
+    newest = {s: rows[-1:] for s, rows in ends.items()}
+    long_ago = np.concatenate([rows - 40 for rows in newest.values()])
+    changed = replace(panel, features=panel.features.copy())
+    changed.features[long_ago] += 3.0
+
+    def moved(half_life: float | None) -> float:
+        made = [ModelFile(replace(m.shape, half_life=half_life), m.row, m.meta) for m in models]
+        before, after = (predictor.predict(made, p, newest) for p in (panel, changed))
+        return float(np.abs(before["mu_1"] - after["mu_1"]).sum())
+
+    assert 0 < moved(5.0) < 0.1 * moved(None)
 
 
 def test_groups_hold_one_shape_and_each_model_once(

@@ -13,7 +13,7 @@ from vnquant.market.folder import PriceFolder
 from vnquant.market.index import index_levels
 from vnquant.market.quality import inspect
 from vnquant.market.sessions import sessions
-from vnquant.market.shuffle import block_order, carried, follow, shuffled
+from vnquant.market.shuffle import MOST_MEDIAN, block_order, carried, follow, shuffled
 
 
 def returns(bars: pd.DataFrame) -> pd.Series:
@@ -48,6 +48,21 @@ def test_what_is_planted_is_there_and_nothing_else_changes() -> None:
     assert np.corrcoef(planted[1:], planted[:-1])[0, 1] == pytest.approx(0.5, abs=0.02)
     assert planted.std() == pytest.approx(steps.std(), rel=0.02)
     assert planted.mean() == pytest.approx(steps.mean(), abs=2e-4)
+
+
+def test_a_path_that_rises_a_thousandfold_still_passes_as_thousand_vnd(
+    market_bars: pd.DataFrame, tmp_path: Path
+) -> None:
+    bars = market_bars.copy()
+    rising = np.exp(np.linspace(0.0, np.log(1000.0), int((bars["symbol"] == "FPT").sum())))
+    for name in ("open", "high", "low", "close", "adj_close"):
+        bars.loc[bars["symbol"] == "FPT", name] *= rising
+    found = shuffled(bars, block=1, seed=3)
+    found.to_parquet(tmp_path / "p.parquet", index=False)
+    close = PriceFolder(tmp_path / "p.parquet").load()
+    close = close[close["symbol"] == "FPT"]["close"]
+    assert close.max() / close.min() > 100
+    assert close.median() == pytest.approx(MOST_MEDIAN, rel=0.2)
 
 
 def test_shuffled_bars_are_bars_that_nothing_is_wrong_with(

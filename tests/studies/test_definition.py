@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from vnquant.cli_plan import HALF_LIFE
 from vnquant.errors import UsageError
 from vnquant.spec import POOLED, PRESETS, RunSpec
 from vnquant.studies.definition import SEARCHABLE, Study, load, nested, shipped, spec_of
@@ -176,5 +177,8 @@ def test_words_about_training_mean_the_phase_that_there_is(base: RunSpec) -> Non
 def test_what_the_shipped_studies_call_pooled_is_the_recipe_of_today(base: RunSpec) -> None:
     """JSON repeats it, so that a study means the same beside any base spec."""
     for name, variant in (("forecasts", 0), ("settings", 0), ("pooling", 1)):
-        overrides = load(name).variants[variant].overrides
-        assert spec_of(base, overrides, name).pretrain == POOLED, name
+        spec = spec_of(base, load(name).variants[variant].overrides, name)
+        assert (spec.pretrain, spec.windows.half_life) == (POOLED, HALF_LIFE), name
+        alone = [v for v in load(name).variants if v.name == "per symbol"]
+        assert [spec_of(base, v.overrides, name).windows.half_life for v in alone] == [None], name
+    assert load("recency").variants[0].overrides == {"windows": {"half_life": HALF_LIFE}}

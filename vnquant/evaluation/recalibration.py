@@ -18,9 +18,8 @@ EDGE = 1e-6
 PERSISTENCE = 0.25
 """What is believed of the log-odds of a rise in the validation part, beside even odds.
 
-A year of the market rises more often than it falls, the next one less: the shares of rises of
-2012 to 2021 correlate with those of the year after by 0.24 (`benchmarks.base_rates`). Believed as
-it is, a year of rises makes every probability of the year after it too high.
+How often shares rose in one year says next to nothing about the next one (docs/decisions.md).
+Believed as it is, a year of rises makes every probability of the year after it too high.
 """
 LEAST = 100
 """Rows, and a tenth of them of each outcome, below which no curve is fitted."""

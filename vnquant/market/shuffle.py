@@ -25,6 +25,9 @@ Rows = npt.NDArray[np.int64]
 
 LEAST_PRICE = 20.0
 """Thousand VND that a path has at its lowest, but for rounding: a tick of 0.1 is 0.5 % of it."""
+MOST_MEDIAN = 500.0
+"""Thousand VND that a path's median has at most, even if its lowest is lower then: what is far
+above is taken for a file in VND (`vnquant.market.schema`)."""
 
 
 def shuffled(
@@ -155,10 +158,11 @@ def _bars(
 
 def _starts(first_close: Array, steps: Array, owner: Rows) -> Array:
     """A share's close before its first bar, high enough for the whole path, ``[S]``."""
-    path = pd.Series(steps).groupby(owner).cumsum()
-    lowest = np.exp(path.groupby(owner).min().to_numpy(np.float64))
+    path = pd.Series(steps).groupby(owner).cumsum().groupby(owner)
+    lowest, middle = (np.exp(part.to_numpy(np.float64)) for part in (path.min(), path.median()))
     start = np.maximum(first_close, LEAST_PRICE / np.minimum(lowest, 1.0))
-    return np.asarray(np.round(start, 1), dtype=np.float64)
+    start = np.minimum(start, MOST_MEDIAN / middle)
+    return np.asarray(np.round(np.maximum(start, 0.1), 1), dtype=np.float64)
 
 
 def _walk(

@@ -23,7 +23,7 @@ Cost = Literal["hours", "forecast_seconds"]
 
 SEARCHABLE = frozenset(
     {
-        *("model", "features.name", "windows.lookback"),
+        *("model", "features.name", "windows.lookback", "windows.half_life"),
         *("training.epochs", "training.batch_size", "training.learning_rate"),
         *("training.weight_decay", "training.warmup_fraction", "training.clip_norm"),
         *("training.patience", "training.precision"),
