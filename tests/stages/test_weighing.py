@@ -16,6 +16,7 @@ from vnquant.inference.predictor import load_models, member_forecasts, predict
 from vnquant.inference.weights import inverse_loss
 from vnquant.spec import EnsembleSpec, MemberSpec, RunSpec, WalkForwardSpec
 from vnquant.stages import run_stage
+from vnquant.stages.calibrating import calibrate
 from vnquant.stages.context import Context
 from vnquant.stages.weighing import weigh
 
@@ -81,6 +82,20 @@ def test_weighing_again_changes_nothing(ctx: Context) -> None:
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     weigh(ctx, folder, ctx.windows)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_the_curve_is_learned_with_the_weights_in_place(ctx: Context) -> None:
+    folder = ctx.stage("train") / "models"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert b'"calibration"' in before["FPT.m0.json"]
+    calibrate(ctx, folder, ctx.windows)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    for m in (0, 1):
+        path = folder / f"FPT.m{m}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "weight": float(m)}))
+    calibrate(ctx, folder, ctx.windows)
+    curve = json.loads(before["VCB.m0.json"])["calibration"]
+    assert json.loads((folder / "VCB.m0.json").read_text())["calibration"] != curve
 
 
 def test_the_test_part_has_no_say(ctx: Context) -> None:

@@ -106,6 +106,8 @@ def test_the_models_as_they_are_forecast_what_was_judged(straight: Any, base: Ru
     (row,) = engines.Local(folder, place, OPTIONS)([trial])
     assert row["forecast_seconds"] > 0
     assert row["brier"] == pytest.approx(first["brier"], abs=1e-9)
+    assert row["ece_uncalibrated"] == pytest.approx(first["ece_uncalibrated"], abs=1e-9)
+    assert first["ece_uncalibrated"] != first["ece"]
 
 
 @pytest.mark.slow
