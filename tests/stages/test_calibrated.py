@@ -148,7 +148,14 @@ def test_a_model_without_a_curve_says_what_it_said(ctx: Context) -> None:
 
 def test_what_is_shown_is_what_was_judged(ctx: Context) -> None:
     """Of the same windows: the newest that are judged stand in for the newest there are."""
+    # That of these hardly trained models has slope 0, and one probability for all.
+    curve = asdict(Curve(intercept=-0.1, slope=3.0, n=500))
+    for path, meta in metas(folder(ctx)):
+        write_json(path, {**meta, "calibration": curve})
+    ctx.stage("evaluate").reopen()
+    run_stage(ctx, "evaluate")
     judged = pd.read_parquet(ctx.stage("evaluate") / "forecasts.parquet")
+    assert judged["p_up"].nunique() > 100
     latest = [replace(w, latest=int(w.test[-1])) for w in ctx.windows]
     ctx.__dict__["windows"] = latest
     rows = shown(ctx)
