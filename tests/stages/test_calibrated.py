@@ -176,6 +176,8 @@ def test_what_was_judged_is_calibrated_and_the_rest_is_said_beside_it(ctx: Conte
         "ece": expected_calibration_error(own, up),
         "brier": brier_score(own, up),
     }
+    page = (ctx.stage("evaluate") / "verdict.md").read_text()
+    assert f"their Brier score {brier_score(own, up):.4f}." in page
     assert verdict["uncalibrated"]["brier"] != verdict["comparison"][0]["brier"]
 
 
