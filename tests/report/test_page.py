@@ -105,6 +105,17 @@ def test_any_one_source_may_be_absent(sources: Sources, field: str) -> None:
     assert without != render(sources)
 
 
+def test_the_uncalibrated_error_is_shown_where_a_verdict_has_it(sources: Sources) -> None:
+    assert sources.verdict is not None
+    said = "As the members say them"
+    assert said not in Reader(render(sources)).text, "as of a verdict of earlier versions"
+    verdict = {**sources.verdict, "uncalibrated": {"ece": 0.0434, "brier": 0.2512}}
+    text = Reader(render(dataclasses.replace(sources, verdict=verdict))).text
+    assert said in text
+    assert "0.0434" in text
+    assert "0.2512" in text
+
+
 def test_the_same_sources_give_the_same_bytes_in_another_process_and_for_another_user(
     sources: Sources, tmp_path: Path, repository: Path
 ) -> None:

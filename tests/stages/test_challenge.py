@@ -17,9 +17,11 @@ from vnquant.stages.context import Context
 from vnquant.workspace import write_json
 
 
-def deploy_the_same_models(ctx: Context, folder: Path, seed: int) -> None:
+def deploy_the_same_models(ctx: Context, folder: Path, seed: int, *, verdict: bool = False) -> None:
     """A deployed set of another run, whose models happen to be this run's own."""
     shutil.copytree(ctx.stage("train") / "models", folder / "models")
+    if verdict:
+        shutil.copy(ctx.stage("evaluate") / "verdict.json", folder)
     spec = SPEC.model_copy(update={"training": SPEC.training.model_copy(update={"seed": seed})})
     write_json(folder / "spec.json", spec.model_dump(mode="json"))
     meta = {"spec_digest": spec.digest, "symbols": list(SPEC.symbols)}

@@ -40,6 +40,9 @@ def test_weeks_after_the_date_agree_with_what_was_judged(ctx: Context, prices: P
     rose = later[[f"y_{h}" for h in range(1, 6)]].sum(axis=1) > 1e-6
     right = (later["p_up"] > 0.5) == rose
     assert found["realised"]["accuracy"] == pytest.approx(right.mean())
+    calibrated = ((later["p_up"] - rose) ** 2).mean()
+    assert found["realised"]["brier"] == pytest.approx(calibrated)
+    assert calibrated != pytest.approx(((later["p_model"] - rose) ** 2).mean())
     by_weeks = sum(week["accuracy"] * week["n"] for week in found["weeks"])
     assert by_weeks == pytest.approx(right.sum())
     assert all(week["week"] > "2023-06-25" for week in found["weeks"])

@@ -86,10 +86,12 @@ def test_models_start_from_the_pooled_weights_and_say_so(ctx: Context) -> None:
     pool = load_model(ctx.stage("train") / "pretrain" / "models" / "pool.m0.safetensors")
     assert weights == {"pool.m0": pool.meta["sha256"]}
     assert pool.meta["symbols"] == ["FPT", "VCB"]
+    assert "calibration" not in pool.meta
     for name, row in rows(ctx).items():
         assert not torch.equal(row, pool.row), "fine-tuning moved nothing"
         meta = json.loads((ctx.stage("train") / "models" / f"{name}.json").read_text())
         assert meta["pretrained"] == pool.meta["sha256"]
+        assert "calibration" in meta
 
 
 def test_without_fine_tuning_every_symbol_has_the_pooled_weights(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_evaluate_writes_what_deploy_and_people_need(ctx: Context) -> None:
     assert verdict["gate"]["passed"] is False
     assert [v["symbol"] for v in verdict["verdicts"]] == list(SPEC.symbols)
     assert set(verdict["statistics"]["by_symbol"]) == set(SPEC.symbols)
-    assert set(verdict["calibration"]) == {"intercept", "slope", "n", "ece"}
+    assert set(verdict["uncalibrated"]) == {"ece", "brier"}
     assert (folder / "ic.parquet").stat().st_size > 0
     assert (folder / "verdict.md").read_text().startswith("# Verdict")
     assert (folder / "forecasts.parquet").stat().st_size > 0

@@ -16,7 +16,11 @@ import torch
 from tests.stages.conftest import SPEC, context, happened, killed
 from vnquant.errors import DataError, UsageError
 from vnquant.evaluation import boosting
+from vnquant.evaluation.calibration import brier_score
+from vnquant.evaluation.recalibration import Curve, fit
+from vnquant.evaluation.statistics import rises
 from vnquant.features import folds as fold_windows
+from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.spec import FoldSpec, RunSpec, WalkForwardSpec
 from vnquant.stages import run_stage
 from vnquant.stages.context import Context
@@ -104,9 +108,35 @@ def test_every_fold_is_judged_and_so_are_all_together(ctx: Context) -> None:
     assert pooled[0]["accuracy"] == pytest.approx(hits.mean(), abs=0.02)  # ties apart
     rivals = pd.read_parquet(stage / "baselines.parquet")
     assert rivals.groupby("name").size().eq(len(table)).all()
+    up = rises(table)
+    own = table["p_model"].to_numpy()
+    assert "p_calibrated" not in table
+    assert verdict["uncalibrated"]["brier"] == pytest.approx(brier_score(own, up))
+    assert pooled[0]["brier"] == pytest.approx(brier_score(table["p_up"].to_numpy(), up))
     page = (stage / "verdict.md").read_text()
+    assert f"their Brier score {brier_score(own, up):.4f}." in page
     assert "nobody has recorded when this list of symbols was made" in page
     assert page.count("| 2 | 2021-1") == len(pooled)
+
+
+def test_every_fold_is_calibrated_on_its_own_validation_part(ctx: Context) -> None:
+    stage, found = ctx.stage("walk_forward"), []
+    table = pd.read_parquet(stage / "forecasts.parquet")
+    for number, windows in ctx.folds.items():
+        folder = stage / "models" / f"fold-{number}"
+        metas = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+        (curve,) = {tuple(sorted(m["calibration"].items())) for m in metas}
+        known = Curve(**dict(curve))
+        assert known.n == sum(len(w.validation) for w in windows)
+        ends = {w.symbol: w.validation for w in windows}
+        said = with_outcomes(predict(load_models(folder, ends), ctx.panel, ends), ctx.panel, ends)
+        expected = fit(said["p_model"].to_numpy(), rises(said))
+        assert expected is not None
+        assert known.intercept == pytest.approx(expected.intercept, rel=1e-6, abs=1e-9)
+        judged = table[table["fold"] == number]
+        np.testing.assert_array_equal(judged["p_up"], known(judged["p_model"].to_numpy()))
+        found.append(known)
+    assert len(set(found)) == len(FOLDS)
 
 
 def test_a_fold_trained_alone_is_the_fold_trained_with_others(ctx: Context, tmp_path: Path) -> None:

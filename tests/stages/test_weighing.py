@@ -15,7 +15,7 @@ from tests.stages.test_walk_forward import FOLDS
 from vnquant.inference.predictor import load_models, member_forecasts, predict
 from vnquant.inference.weights import inverse_loss
 from vnquant.spec import EnsembleSpec, MemberSpec, RunSpec, WalkForwardSpec
-from vnquant.stages import run_stage
+from vnquant.stages import calibrating, run_stage
 from vnquant.stages.context import Context
 from vnquant.stages.weighing import weigh
 
@@ -81,6 +81,28 @@ def test_weighing_again_changes_nothing(ctx: Context) -> None:
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     weigh(ctx, folder, ctx.windows)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_the_curve_is_learned_with_the_weights_in_place(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ends = ctx.stage("train") / "models", {w.symbol: w.validation for w in ctx.windows}
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    for path in folder.glob("*.json"):  # as training leaves them
+        own = json.loads(path.read_text())
+        path.write_text(json.dumps({k: own[k] for k in own.keys() - {"weight", "calibration"}}))
+    alike = predict(load_models(folder, ends), ctx.panel, ends)["p_model"]
+    seen: list[pd.Series] = []
+    honest = calibrating.learned
+    monkeypatch.setattr(
+        calibrating, "learned", lambda known: seen.append(known["p_model"]) or honest(known)
+    )
+    ctx.stage("train").reopen()
+    run_stage(ctx, "train")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    (learned,) = seen
+    assert learned.equals(predict(load_models(folder, ends), ctx.panel, ends)["p_model"])
+    assert not learned.equals(alike)
 
 
 def test_the_test_part_has_no_say(ctx: Context) -> None:

@@ -102,6 +102,17 @@ def test_of_several_repeats_the_largest_difference_is_the_noise() -> None:
     assert found["seed_noise"] == max(gaps) > min(gaps)
 
 
+def test_rows_of_a_version_that_judged_what_the_models_say_have_a_dash() -> None:
+    tables = {"a": table(0.0), "b": table(0.4, 1)}
+    rows = [row("a", ece_calibrated=0.0251), row("b", ece_uncalibrated=0.0434)]
+    found = build(study(), rows, tables, seed=0)
+    text = to_markdown({**found, "base_digest": "0" * 64, "command": "vnquant study x"})
+    head, _, one, other, *_ = (line for line in text.splitlines() if line.startswith("|"))
+    at = [cell.strip() for cell in head.split("|")].index("as the models say it")
+    assert [line.split("|")[at].strip() for line in (one, other)] == ["-", "0.0434"]
+    assert [line.split("|")[at - 1].strip() for line in (one, other)] == ["0.1000"] * 2
+
+
 def test_the_page_has_every_trial_and_its_plot() -> None:
     tables = {"a": table(0.0), "b": table(0.4, 1)}
     found = build(study(), [row(n) for n in tables], tables, seed=0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,11 +17,15 @@ import numpy as np
 import pytest
 
 from vnquant.errors import UsageError
+from vnquant.evaluation.recalibration import Curve
+from vnquant.evaluation.statistics import rises
+from vnquant.events import Events
+from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.spec import RunSpec
-from vnquant.stages.context import Options
-from vnquant.studies import engines, trials
+from vnquant.stages.context import Context, Options
+from vnquant.studies import engines, readings, trials
 from vnquant.studies.definition import Metric, Study
-from vnquant.workspace import Workspace
+from vnquant.workspace import Workspace, read_json, write_json
 
 OPTIONS = Options(threads=1)
 FIGURES = ("rank_ic", "accuracy", "brier", "n", "validation_losses")
@@ -96,7 +102,38 @@ def test_other_readings_train_nothing(reading: Any, straight: Any, base: RunSpec
     table = trials.forecasts(folder, place, trial)
     plain = trials.forecasts(folder, place, trials.Trial("plain", base))
     assert len(table) == len(plain)
-    assert not table["p_up"].equals(plain["p_up"])
+    if reading == "int8":
+        assert not table["p_model"].equals(plain["p_model"])
+    else:
+        assert table["p_model"].equals(plain["p_model"])
+
+
+@pytest.mark.slow
+def test_the_threshold_is_of_calibrated_probabilities(
+    straight: Any, base: RunSpec, tmp_path: Path
+) -> None:
+    """The curve says "down" nearly always, which validation shows to be too rarely up."""
+    shutil.copytree(straight[0].path, tmp_path / "w")
+    place = Workspace(tmp_path / "w")
+    run, curve = place.run(base), Curve(intercept=-0.1, slope=0.1, n=500)
+    ctx = Context(place, run, Events(run.path / "events.jsonl"), OPTIONS)
+    models = run.stage("walk_forward") / "models"
+    for path in models.rglob("*.json"):
+        write_json(path, {**read_json(path), "calibration": asdict(curve)})
+    table, _ = readings.read(ctx, "threshold")
+    chosen = []
+    for fold, windows in ctx.folds.items():
+        ends = {w.symbol: w.validation for w in windows}
+        members = load_models(models / f"fold-{fold}", ends)
+        known = with_outcomes(predict(members, ctx.panel, ends), ctx.panel, ends)
+        p = curve(known["p_model"].to_numpy())
+        assert known["p_up"].max() < 0.5
+        chosen.append(readings.best_threshold(p, rises(known)))
+        own = table[table["fold"] == fold]
+        np.testing.assert_array_equal(
+            own["p_up"], readings.moved(curve(own["p_model"].to_numpy()), chosen[-1])
+        )
+    assert min(chosen) < 0.5
 
 
 @pytest.mark.slow
@@ -106,6 +143,8 @@ def test_the_models_as_they_are_forecast_what_was_judged(straight: Any, base: Ru
     (row,) = engines.Local(folder, place, OPTIONS)([trial])
     assert row["forecast_seconds"] > 0
     assert row["brier"] == pytest.approx(first["brier"], abs=1e-9)
+    assert row["ece_uncalibrated"] == pytest.approx(first["ece_uncalibrated"], abs=1e-9)
+    assert first["ece_uncalibrated"] != first["ece"]
 
 
 @pytest.mark.slow

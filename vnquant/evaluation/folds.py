@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from vnquant.evaluation import verdict
-from vnquant.evaluation.calibration import brier_score, expected_calibration_error
 from vnquant.evaluation.leaks import Leak
-from vnquant.evaluation.statistics import rises
+from vnquant.evaluation.recalibration import uncalibrated
 from vnquant.spec import RunSpec
 
 Tables = Mapping[str, pd.DataFrame]
@@ -27,13 +25,13 @@ def build(
     """Judge fold by fold, then all windows together; everything in the result is JSON-able.
 
     Args:
-        forecasts: a forecast table with the columns ``fold`` and ``p_calibrated``; rivals: the
-            same of each baseline, without the latter.
+        forecasts: a forecast table with the columns ``fold`` and ``p_model``; rivals: the same
+            of each baseline, without the latter.
         caveats: what is known to flatter every row alike.
 
     Returns:
-        ``pooled`` (a verdict, see `vnquant.evaluation.verdict.build`), ``calibrated`` (``ece`` and
-        ``brier`` of ``p_calibrated``), ``folds`` (fold number as text to ``first`` and ``last``
+        ``pooled`` (a verdict, see `vnquant.evaluation.verdict.build`), ``uncalibrated`` (``ece``
+        and ``brier`` of ``p_model``), ``folds`` (fold number as text to ``first`` and ``last``
         date judged and ``verdict``), ``caveats``.
     """
 
@@ -48,16 +46,10 @@ def build(
         folds[str(fold)] = {**span, "verdict": judged(int(str(fold)))}
     return {
         "pooled": judged(None),
-        "calibrated": _calibrated(forecasts),
+        "uncalibrated": uncalibrated(forecasts),
         "folds": folds,
         "caveats": [f"{leak.where}: {leak.what}" for leak in caveats],
     }
-
-
-def _calibrated(forecasts: pd.DataFrame) -> dict[str, float | None]:
-    """ECE and Brier score of what a user is told: the probabilities by the validation's curve."""
-    p, up = forecasts["p_calibrated"].to_numpy(np.float64), rises(forecasts)
-    return {"ece": expected_calibration_error(p, up), "brier": brier_score(p, up)}
 
 
 def _of(table: pd.DataFrame, fold: int | None) -> pd.DataFrame:
@@ -84,13 +76,13 @@ def to_markdown(result: Mapping[str, Any]) -> str:
                 _number(row["ece"], "{:.4f}"),
             ]
             lines.append("| " + " | ".join(cells) + " |")
-    calibrated = (
-        f"Calibrated on each fold's validation part, the model's ECE is "
-        f"{_number(result['calibrated']['ece'], '{:.4f}')} and its Brier score "
-        f"{_number(result['calibrated']['brier'], '{:.4f}')}."
+    without = (
+        "The model's probabilities are calibrated on each fold's validation part. As the members "
+        f"say them, their ECE is {_number(result['uncalibrated']['ece'], '{:.4f}')} and their "
+        f"Brier score {_number(result['uncalibrated']['brier'], '{:.4f}')}."
     )
     pooled = verdict.to_markdown(result["pooled"]).replace("# Verdict", "# All folds pooled", 1)
-    return "\n".join(lines) + f"\n\n{calibrated}\n\n" + pooled
+    return "\n".join(lines) + f"\n\n{without}\n\n" + pooled
 
 
 def _number(value: float | None, pattern: str) -> str:

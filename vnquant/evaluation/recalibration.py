@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from vnquant.evaluation.calibration import brier_score, expected_calibration_error
 from vnquant.evaluation.statistics import rises
 
 Floats = npt.NDArray[np.float64]
@@ -21,6 +22,8 @@ PERSISTENCE = 0.25
 How often shares rose in one year says next to nothing about the next one (docs/decisions.md).
 Believed as it is, a year of rises makes every probability of the year after it too high.
 """
+CALIBRATION = "calibration"
+"""Key of a curve in a model's metadata, and in a verdict of versions that kept it there."""
 LEAST = 100
 """Rows, and a tenth of them of each outcome, below which no curve is fitted."""
 
@@ -73,14 +76,23 @@ def fit(p: Floats, up: npt.NDArray[np.bool_]) -> Curve | None:
 
 
 def learned(known: pd.DataFrame) -> Curve | None:
-    """`fit` on a forecast table of the validation part."""
-    return fit(known["p_up"].to_numpy(np.float64), rises(known))
+    """`fit` on a forecast table of the validation part, with outcomes: on ``p_model``."""
+    return fit(known["p_model"].to_numpy(np.float64), rises(known))
 
 
-def stored(verdict: Mapping[str, Any] | None) -> Curve | None:
-    """The curve of a verdict.json, if there is one."""
-    found = (verdict or {}).get("calibration")
+def stored(of: Mapping[str, Any] | None) -> Curve | None:
+    """The curve in a model's metadata, if there is one.
+
+    Earlier versions kept it in verdict.json, beside models that carry none: it is read there too.
+    """
+    found = (of or {}).get(CALIBRATION)
     return found and Curve(found["intercept"], found["slope"], found["n"])
+
+
+def uncalibrated(table: pd.DataFrame) -> dict[str, float | None]:
+    """``ece`` and ``brier`` of ``p_model``, what the members say, in a table with outcomes."""
+    p, up = table["p_model"].to_numpy(np.float64), rises(table)
+    return {"ece": expected_calibration_error(p, up), "brier": brier_score(p, up)}
 
 
 def _expit(z: Floats) -> Floats:

@@ -122,6 +122,7 @@ def to_markdown(verdict: Mapping[str, Any]) -> str:
         "RMSE and MAE are of one-session log returns; sums, accuracy, IC and calibration are of "
         f"the {verdict['horizon']}-session log return. The base rate is the accuracy of always "
         "saying up.",
+        *_as_the_members_say(verdict.get("uncalibrated")),
         "## By exchange",
         _markdown(by_exchange, level),
         "## By symbol",
@@ -137,6 +138,16 @@ def to_markdown(verdict: Mapping[str, Any]) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _as_the_members_say(own: Mapping[str, Any] | None) -> list[str]:
+    """Nothing for a verdict of earlier versions, or inside a walk-forward, which says it once."""
+    if own is None or own["ece"] is None:
+        return []
+    return [
+        "The model's probabilities are calibrated on the validation part. As the members say them, "
+        f"their ECE is {own['ece']:.4f} and their Brier score {own['brier']:.4f}."
+    ]
 
 
 def _interval(value: list[float] | None) -> str:

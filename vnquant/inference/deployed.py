@@ -32,7 +32,7 @@ class Ready:
     variant: str
     panel: Path
     verdict: Path
-    """What was judged, with the curve that makes its probabilities true; it may not exist."""
+    """What was judged; it may not exist. Of sets of earlier versions it holds the calibration."""
     last_session: str | None
     """The newest session that it was judged on, ISO; sets of the first release do not say."""
 
@@ -47,11 +47,9 @@ class Ready:
         wanted = sorted({s.strip().upper() for s in symbols}) or self.symbols
         check_known(wanted, dict.fromkeys(self.symbols, ""))
         panel = self.open_panel(wanted, prices)
-        models = load_models(self.models, wanted)
+        models = load_models(self.models, wanted, otherwise=stored(read_json(self.verdict)))
         windows = [w for w in split(panel, self.spec.windows) if w.symbol in wanted]
-        curve = stored(read_json(self.verdict))
-        build = VARIANTS[self.variant]
-        return forecast_table(models, panel, windows, build=build, curve=curve)
+        return forecast_table(models, panel, windows, build=VARIANTS[self.variant])
 
     def open_panel(self, wanted: list[str], prices: Path | None) -> Panel:
         """The panel of some symbols from fresh prices, or the run's own; see `forecast`."""

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from vnquant.errors import DataError
-from vnquant.evaluation.recalibration import Curve
 from vnquant.features.panel import Panel
 from vnquant.features.windows import Windows
 from vnquant.inference.predictor import Build, eager, predict
@@ -31,7 +30,6 @@ def forecast_table(
     *,
     device: torch.device | None = None,
     build: Build = eager,
-    curve: Curve | None = None,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Forecasts after each symbol's newest session, and why some symbols have none.
 
@@ -39,10 +37,9 @@ def forecast_table(
         A table with one row per symbol: symbol, exchange, date (last session), close (thousand
         VND), return_1..H (simple daily returns), price_1..H (thousand VND, on valid ticks inside
         each day's band), volatility_1..H (deviation of each session's log return),
-        expected_return and volatility (of the H sessions together), probability_up (the models'
-        own), direction (up/down, by it) and confidence (the direction's probability by ``curve``,
-        which was fitted on validation; it may be under one half; without a curve the models'
-        own), and the reasons of the symbols left out.
+        expected_return and volatility (of the H sessions together), probability_up (calibrated,
+        where the models carry a calibration), direction (up/down, by it) and confidence (the
+        direction's probability, never under one half), and the reasons of the symbols left out.
     """
     latest, missing = {}, {}
     wanted = {m.symbol for m in models}
@@ -68,13 +65,13 @@ def forecast_table(
     raw = predict(chosen, panel, latest, device=device, build=build)
     exchanges = dict(zip(panel.symbols, panel.exchanges, strict=True))
     rows = [
-        _row({str(k): v for k, v in r.items()}, exchanges[r["symbol"]], curve)
+        _row({str(k): v for k, v in r.items()}, exchanges[r["symbol"]])
         for r in raw.to_dict(orient="records")
     ]
     return pd.DataFrame(rows), missing
 
 
-def _row(raw: dict[str, Any], exchange: str, curve: Curve | None) -> dict[str, Any]:
+def _row(raw: dict[str, Any], exchange: str) -> dict[str, Any]:
     horizon = sum(k.startswith("mu_") for k in raw)
     mu = np.array([raw[f"mu_{h + 1}"] for h in range(horizon)])
     sigma = np.array([raw[f"sigma_{h + 1}"] for h in range(horizon)])
@@ -95,13 +92,12 @@ def _row(raw: dict[str, Any], exchange: str, curve: Curve | None) -> dict[str, A
         row[f"price_{h + 1}"] = price
     row |= {f"volatility_{h + 1}": float(sigma[h]) for h in range(horizon)}
     up = float(raw["p_up"])
-    true = up if curve is None else float(curve(np.array([up]))[0])
     return row | {
         "expected_return": float(np.expm1(mu.sum())),
         "volatility": float(np.sqrt((sigma**2).sum())),
         "probability_up": up,
         "direction": "up" if up > 0.5 else "down",
-        "confidence": true if up > 0.5 else 1.0 - true,
+        "confidence": max(up, 1.0 - up),
     }
 
 

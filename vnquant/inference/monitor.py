@@ -43,6 +43,8 @@ def watch(ready: Ready, prices: Path, since: dt.date) -> dict[str, Any]:
             where=str(prices),
             fix=f"give prices that go on for {ready.spec.windows.horizon} sessions and more",
         )
+    # Of an old set the verdict's figures are uncalibrated, and so must be what is beside them: the
+    # models' own calibration counts here, one that only the verdict holds does not.
     models = load_models(ready.models, ends)
     table = with_outcomes(predict(models, panel, ends), panel, ends)
     spec, exchanges = ready.spec, dict(zip(panel.symbols, panel.exchanges, strict=True))

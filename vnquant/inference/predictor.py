@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 
 from vnquant.errors import DataError
+from vnquant.evaluation.recalibration import CALIBRATION, Curve, stored
 from vnquant.features.panel import Panel
 from vnquant.features.windows import Scaler, faded, gather
 from vnquant.stockformer.files import ModelFile, load_model
@@ -33,8 +35,13 @@ def eager(shape: Shape, rows: torch.Tensor) -> Predict:
     return lambda x: forward(shape, rows, x)
 
 
-def load_models(folder: Path, symbols: Iterable[str]) -> list[ModelFile]:
+def load_models(
+    folder: Path, symbols: Iterable[str], *, otherwise: Curve | None = None
+) -> list[ModelFile]:
     """All members of the given symbols from a folder of model files.
+
+    Args:
+        otherwise: the calibration of models that carry none, as those of earlier versions.
 
     Raises:
         DataError: a symbol has no model there, or a file is damaged.
@@ -49,6 +56,9 @@ def load_models(folder: Path, symbols: Iterable[str]) -> list[ModelFile]:
                 fix=f"train it: vnquant train --symbols {symbol}",
             )
         models += [load_model(p) for p in paths]
+    if otherwise is not None:
+        for model in models:
+            model.meta.setdefault(CALIBRATION, asdict(otherwise))
     return models
 
 
@@ -176,18 +186,29 @@ def predict(
 ) -> pd.DataFrame:
     """Ensemble forecasts, one row for each symbol and window.
 
-    The members count as their metadata say (``weight``), or all alike where it says nothing.
+    The members count as their metadata say (``weight``), or all alike where it says nothing. So
+    does the calibration of their probability (``calibration``), or none.
 
     Args:
         how: the other arguments of `member_forecasts`.
 
     Returns:
-        Columns symbol, date, close, mu_h and sigma_h (daily log returns, h = 1..H), p_up. The
+        Columns symbol, date, close, mu_h and sigma_h (daily log returns, h = 1..H), p_up (the
+        probability of a rise) and p_model (the same as the members say it, uncalibrated). The
         ensemble's sigma is that of the mixture: mean variance plus variance of means.
+
+    Raises:
+        KeyError: a model's symbol is not in ``ends``.
     """
     said = member_forecasts(models, panel, ends, **how)
-    known = [s for s in ends if s in said]
-    return _table(panel, {s: ends[s] for s in known}, [_mixture(said[s]) for s in known])
+    known = {symbol: rows for symbol, rows in ends.items() if symbol in said}
+    ensembles = [_mixture(said[symbol]) for symbol in known]
+    curves = [stored(said[symbol][0].model.meta) for symbol in known]
+    shown = [
+        e.p_up if curve is None else curve(e.p_up)
+        for e, curve in zip(ensembles, curves, strict=True)
+    ]
+    return _table(panel, known, ensembles, shown)
 
 
 def _run(group: Group, features: torch.Tensor, placed: Mapping[str, np.ndarray]) -> torch.Tensor:
@@ -225,16 +246,19 @@ def _mixture(members: Sequence[Member]) -> Forecast:
 
 
 def _table(
-    panel: Panel, ends: Mapping[str, np.ndarray], ensembles: Sequence[Forecast]
+    panel: Panel,
+    ends: Mapping[str, np.ndarray],
+    ensembles: Sequence[Forecast],
+    shown: Sequence[np.ndarray],
 ) -> pd.DataFrame:
-    """One row for each symbol and window."""
+    """One row for each symbol and window; ``shown`` are the ensembles' calibrated probabilities."""
     rows = np.concatenate(list(ends.values()))
-    mu, sigma, p_up = (np.concatenate(values) for values in zip(*ensembles, strict=True))
+    mu, sigma, p_model = (np.concatenate(values) for values in zip(*ensembles, strict=True))
     symbols = np.repeat(np.array(list(ends), dtype=object), [len(r) for r in ends.values()])
     columns = {"symbol": symbols, "date": panel.dates[rows], "close": panel.close[rows]}
     columns |= {f"mu_{h + 1}": mu[:, h] for h in range(mu.shape[1])}
     columns |= {f"sigma_{h + 1}": sigma[:, h] for h in range(mu.shape[1])}
-    return pd.DataFrame(columns | {"p_up": p_up})
+    return pd.DataFrame(columns | {"p_up": np.concatenate(shown), "p_model": p_model})
 
 
 def with_outcomes(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import pandas as pd
 
 from vnquant.evaluation.comparison import Difference, compare_forecasts
+from vnquant.evaluation.recalibration import stored
 from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.registry import Registry
 from vnquant.spec import load_spec
 from vnquant.stages.context import Context
+from vnquant.workspace import read_json
 
 
 def beside_deployed(ctx: Context) -> Difference | None:
     """Brier score of the run minus that of the deployed set, on the test windows of both.
+
+    Of both the probabilities that `forecast` shows are judged.
 
     None where nothing is deployed, the deployed set is this run's own, reads other features,
     another lookback or horizon, or shares no judged symbol. The deployed set may have been trained
@@ -35,7 +39,8 @@ def beside_deployed(ctx: Context) -> Difference | None:
     ends = {w.symbol: w.test for w in ctx.windows_of(sorted(common))}
     if not ends:
         return None
-    models = load_models(current.path / "models", ends)
+    curve = stored(read_json(current.path / "verdict.json"))
+    models = load_models(current.path / "models", ends, otherwise=curve)
     table = predict(models, ctx.panel, ends, device=ctx.profile.torch_device)
     rival = with_outcomes(table, ctx.panel, ends)
     judged = ours.evaluation

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from vnquant.errors import DataError
 from vnquant.evaluation import baselines, recalibration, verdict
-from vnquant.evaluation.calibration import expected_calibration_error
-from vnquant.evaluation.statistics import ic_by_date, rises
+from vnquant.evaluation.statistics import ic_by_date
 from vnquant.features.windows import fit_scaler
 from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.market.universe import VN102
@@ -51,9 +48,7 @@ def run(ctx: Context) -> dict[str, Any]:
     exchanges = VN102 | dict(zip(ctx.panel.symbols, ctx.panel.exchanges, strict=True))
     untested = sorted(set(symbols) - set(ends))
     result = verdict.build(judged, rivals, spec, exchanges, _reasons(ctx, untested))
-    earlier = {w.symbol: w.validation for w in windows if len(w.validation)}
-    known = with_outcomes(predict(models, ctx.panel, earlier, device=device), ctx.panel, earlier)
-    result["calibration"] = _calibration(known, judged)
+    result["uncalibrated"] = recalibration.uncalibrated(judged)
     stage = ctx.stage("evaluate")
     frames = {"forecasts": pd.DataFrame(judged), "ic": ic_by_date(judged)}
     for name, frame in frames.items():
@@ -70,15 +65,6 @@ def run(ctx: Context) -> dict[str, Any]:
         "failed": {},
         "provenance": {"device": ctx.profile.device, "threads": ctx.profile.threads},
     }
-
-
-def _calibration(known: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any] | None:
-    """intercept, slope and n of the curve fitted on validation; ece of the test part by it."""
-    curve = recalibration.learned(known)
-    if curve is None:
-        return None
-    p = curve(judged["p_up"].to_numpy(np.float64))
-    return asdict(curve) | {"ece": expected_calibration_error(p, rises(judged))}
 
 
 def _reasons(ctx: Context, untested: list[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from vnquant.accelerators import affinity
 from vnquant.accelerators.topology import read
 from vnquant.errors import DataError, UsageError
 from vnquant.stages import layout
+from vnquant.stages.calibrating import calibrate
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet, trainable
 from vnquant.stages.teams import Place, train_in_teams
@@ -38,6 +39,7 @@ def run(ctx: Context) -> dict[str, Any]:
     if not good:
         raise none_left(failed)
     weigh(ctx, fleet.models_of(0), ctx.windows_of(good))
+    calibrate(ctx, fleet.models_of(0), ctx.windows_of(good))
     return {
         "snapshot": fleet.snapshot,
         "symbols": good,

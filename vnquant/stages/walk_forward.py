@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from vnquant.errors import DataError
-from vnquant.evaluation import folds, leaks, recalibration
-from vnquant.features.windows import Rows, Windows
+from vnquant.evaluation import folds, leaks
+from vnquant.features.windows import Windows
 from vnquant.inference.predictor import load_models, predict, with_outcomes
 from vnquant.stages import rivals
+from vnquant.stages.calibrating import calibrate
 from vnquant.stages.context import Context
 from vnquant.stages.fleet import Fleet, trainable
 from vnquant.stages.train import diverged, lost, none_left, none_trainable, train_fleet
 from vnquant.stages.weighing import weigh
-from vnquant.stockformer.files import ModelFile
 from vnquant.training.data import ModelId
 from vnquant.workspace import write_bytes, write_json, written_aside
 
@@ -54,6 +53,7 @@ def run(ctx: Context) -> dict[str, Any]:
         raise none_left(without[max(without)])
     for fold, windows in trained.items():
         weigh(ctx, fleet.models_of(fold), windows)
+        calibrate(ctx, fleet.models_of(fold), windows)
     tables = _judged(ctx, fleet, trained)
     result = _write(ctx, tables)
     return {
@@ -92,19 +92,9 @@ def _judged(ctx: Context, fleet: Fleet, trained: dict[int, list[Windows]]) -> Ta
         ctx.events.progress("judging", done, len(tested), f"fold {fold}")
         ends = {w.symbol: w.test for w in windows}
         models = load_models(fleet.models_of(fold), ends)
-        table = _forecast(ctx, models, ends)
-        earlier = {w.symbol: w.validation for w in windows if len(w.validation)}
-        curve = recalibration.learned(_forecast(ctx, models, earlier))
-        p = table["p_up"].to_numpy(np.float64)
-        table["p_calibrated"] = p if curve is None else curve(p)
-        forecasts.append(table.assign(fold=fold))
+        said = predict(models, ctx.panel, ends, device=ctx.profile.torch_device)
+        forecasts.append(with_outcomes(said, ctx.panel, ends).assign(fold=fold))
     return {"model": pd.concat(forecasts, ignore_index=True), **rivals.of(ctx, tested)}
-
-
-def _forecast(ctx: Context, models: list[ModelFile], ends: dict[str, Rows]) -> pd.DataFrame:
-    """The forecast table of these windows, with what came of them."""
-    said = predict(models, ctx.panel, ends, device=ctx.profile.torch_device)
-    return with_outcomes(said, ctx.panel, ends)
 
 
 def _write(ctx: Context, tables: Tables) -> dict[str, Any]:

@@ -32,11 +32,15 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
     stage, spec = ctx.stage("walk_forward"), ctx.spec
     verdict = read_json(stage / "verdict.json")
     first, *rivals = verdict["pooled"]["comparison"]
+    # Absent in a walk-forward of a version that judged what the members say.
+    own = verdict.get("uncalibrated", {})
     if table is not None:
         from vnquant.evaluation.metrics import summarise_pooled
+        from vnquant.evaluation.recalibration import uncalibrated
 
         how = (spec.evaluation, spec.windows.horizon, spec.training.seed)
         first = summarise_pooled(table.drop(columns="fold"), *how)
+        own = uncalibrated(table)
     by_symbol = validation_losses(ctx)
     made = read_json(ctx.run.path / "manifest.json")
     entry = made["stages"]["walk_forward"]
@@ -57,8 +61,7 @@ def row(ctx: Context, table: pd.DataFrame | None = None) -> dict[str, Any]:
         "validation_loss": fmean(by_symbol.values()) if by_symbol else None,
         "validation_losses": by_symbol,
         **_kept(first, level),
-        # Absent in a walk-forward that was judged before there was one.
-        "ece_calibrated": verdict.get("calibrated", {}).get("ece") if table is None else None,
+        "ece_uncalibrated": own.get("ece"),
         "rivals": [{"name": r["name"], **_kept(r, level)} for r in rivals],
     }
 

@@ -19,7 +19,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     done = [row for row in rows if "failed" not in row]
     lines = [f"# {study['name']}", "", study["question"], "", result["recommendation"], ""]
     lines += [
-        "| trial | RankIC (s.e.) | accuracy | 95 % interval | ECE | calibrated | Brier | "
+        "| trial | RankIC (s.e.) | accuracy | 95 % interval | ECE | as the models say it | Brier | "
         f"{WORDS[result['metric']]} minus the first's | adjusted p | core-hours | run |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
@@ -80,7 +80,7 @@ def _line(row: Mapping[str, Any]) -> str:
         f"{row['accuracy']:.2%}",
         "-" if interval is None else f"{interval[0]:.2%} to {interval[1]:.2%}",
         f"{row['ece']:.4f}",
-        "-" if row.get("ece_calibrated") is None else f"{row['ece_calibrated']:.4f}",
+        "-" if row.get("ece_uncalibrated") is None else f"{row['ece_uncalibrated']:.4f}",
         f"{row['brier']:.4f}",
         "" if gap is None else f"{gap:+.4f}",
         "" if p is None else f"{p:.3f}",
