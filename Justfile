@@ -17,7 +17,7 @@ setup:
 
 # Three shares for a year and a half can prove nothing and hold no spread book: the demo, which is to
 # show a deployment, asks for less than the default gate.
-demo_gate := "--no-significance --min-sharpe 0 --max-drawdown 0.3"
+demo_gate := "--no-significance --min-accuracy 0.5 --min-sharpe 0 --max-drawdown 0.3"
 
 # Train 3 symbols on embedded prices, judge, deploy (with an easier gate), forecast
 demo: setup

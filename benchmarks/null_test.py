@@ -63,6 +63,8 @@ class Recipe:
     device: str = "auto"
     threads: int | None = None
     """Of each market; None: all cores."""
+    lookback: int | None = None
+    """None: as `vnquant train` has it."""
     model: ModelSpec | None = None
     """Instead of the preset's, for tests."""
 
@@ -127,6 +129,7 @@ def _spec(prices: Path, market: Market, recipe: Recipe) -> RunSpec:
         preset=recipe.preset,
         epochs=recipe.epochs,
         seed=market.seed,
+        lookback=recipe.lookback,
     )
     if recipe.model is None:
         return job.spec
@@ -184,28 +187,40 @@ def carried_out(
     recipe: Recipe,
     processes: int,
 ) -> Iterator[dict[str, Any]]:
-    """The trials as they end; several processes take turns at the GPUs that there are."""
+    """The trials as they end; several processes share the GPUs that there are."""
     if processes == 1:
         yield from (trial(raw, levels, market, recipe) for market in wanted)
         return
     # Spawned: a forked process could not open a GPU.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        begun = [
-            pool.submit(_on_gpu, i, raw, levels, market, recipe) for i, market in enumerate(wanted)
-        ]
+    context = multiprocessing.get_context("spawn")
+    begun = context.Value("i", 0)
+    with ProcessPoolExecutor(processes, context, on_one_gpu, (begun, _visible())) as pool:
+        ahead = [pool.submit(trial, raw, levels, market, recipe) for market in wanted]
         try:
-            yield from (done.result() for done in as_completed(begun))
+            yield from (done.result() for done in as_completed(ahead))
         finally:
             # After a failure, nobody waits for an hour of other markets to be told of it.
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _on_gpu(turn: int, *given: Any) -> dict[str, Any]:
+def _visible() -> list[str]:
+    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    if torch.cuda.device_count():
-        torch.cuda.set_device(turn % torch.cuda.device_count())
-    return trial(*given)
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def on_one_gpu(begun: Any, gpus: Sequence[str]) -> None:
+    """Give a new process its GPU for life; they take turns.
+
+    torch keeps the stream on which it captures graphs: a process that went on to another GPU
+    captured nothing there, and trained nothing.
+    """
+    with begun.get_lock():
+        turn, begun.value = begun.value, begun.value + 1
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[turn % len(gpus)]
 
 
 def longest(raw: pd.DataFrame, symbols: int) -> pd.DataFrame:
@@ -233,11 +248,12 @@ def body(trials: Sequence[dict[str, Any]], recipe: Recipe, symbols: int, real: b
         }
         for t in trials
     ]
+    shorter = "" if recipe.lookback is None else f" {recipe.lookback} sessions,"
     return [
         f"{symbols} shares, {'real' if real else 'simulated'} returns in another order, preset"
-        f" `{recipe.preset}`, {recipe.epochs} epochs, everything else as `vnquant train` has it by"
-        f" default. Under {BAR:.0%} should pass where nothing is planted. The shares of a market"
-        " share its days, so the intervals of shares are too narrow.",
+        f" `{recipe.preset}`, {recipe.epochs} epochs,{shorter} everything else as `vnquant train`"
+        f" has it by default. Under {BAR:.0%} should pass where nothing is planted. The shares of a"
+        " market share its days, so the intervals of shares are too narrow.",
         "",
         table_of(counted(trials)),
         "",
@@ -256,6 +272,7 @@ def main() -> None:
     parser.add_argument("--controls", type=int, default=1, help="markets with something to find")
     parser.add_argument("--preset", default=Recipe.preset)
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--lookback", type=int, help="sessions; fewer are quicker on a CPU")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--processes", type=int, default=1, help="markets at a time")
     parser.add_argument("--output", type=Path, default=REPORTS)
@@ -264,7 +281,7 @@ def main() -> None:
     raw = longest(source.load(sorted(VN102), start=None, end=None), args.symbols)
     levels = index_levels(args.prices)
     threads = max(1, len(os.sched_getaffinity(0)) // args.processes)
-    recipe = Recipe(args.preset, args.epochs, args.device, threads)
+    recipe = Recipe(args.preset, args.epochs, args.device, threads, args.lookback)
     import torch
 
     cuda = args.device != "cpu" and torch.cuda.is_available()

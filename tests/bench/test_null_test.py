@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import multiprocessing
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.null_test import BAR, CARRY, Market, Recipe, counted, longest, markets, trial
+from benchmarks.null_test import (
+    BAR,
+    CARRY,
+    Market,
+    Recipe,
+    counted,
+    longest,
+    markets,
+    on_one_gpu,
+    trial,
+)
 from vnquant.features.panel import Panel
 from vnquant.market.sources import open_source
 from vnquant.spec import MemberSpec, ModelSpec
@@ -97,3 +109,15 @@ def test_the_longest_histories_of_the_last_ten_years_are_taken() -> None:
     found = longest(raw, 2)
     assert sorted(found["symbol"].unique()) == ["ALL", "OLD"]
     assert found["date"].min() > pd.Timestamp("2010-01-03")
+
+
+def test_processes_take_turns_at_the_gpus_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = multiprocessing.get_context("spawn").Value("i", 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    given = []
+    for _ in range(3):
+        on_one_gpu(begun, ["4", "6"])
+        given.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert given == ["4", "6", "4"]
+    on_one_gpu(begun, [])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4", "without a GPU nothing is said of one"
