@@ -81,7 +81,7 @@ def test_every_package_finds_what_it_needs(engine: Any, image: str, label: str) 
 import importlib.metadata as metadata
 from packaging.requirements import Requirement
 left_out = {"publisher": {"jinja2", "matplotlib", "numpy", "pandas", "pandera", "pyarrow",
-                          "safetensors", "scikit-learn", "ta-lib", "torch"}}
+                          "safetensors", "scikit-learn", "scipy", "ta-lib", "torch"}}
 import os
 for dist in metadata.distributions():
     for line in dist.requires or []:
