@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.record import REPORTS, command_line, provenance, publish, table_of
+from vnquant.evaluation.metrics import FLAT
 from vnquant.evaluation.overlap import mean_test
 from vnquant.features.panel import Panel, build_panel
 from vnquant.market.quality import inspect
@@ -30,9 +31,9 @@ LEAST_SESSIONS = 200
 
 
 def rises_by_session(panel: Panel) -> pd.Series:
-    """Share of the symbols whose next `HORIZON` returns sum to more than 0, by date ``[D]``."""
+    """Share of the symbols whose next `HORIZON` returns sum to a rise, by date ``[D]``."""
     known = np.isfinite(panel.targets).all(axis=1)
-    up = panel.targets[known].astype(np.float64).sum(axis=1) > 0
+    up = panel.targets[known].astype(np.float64).sum(axis=1) > FLAT
     return pd.Series(up).groupby(panel.dates[known]).mean()
 
 
@@ -68,10 +69,7 @@ def main() -> None:
     clean = inspect(raw, calendar, max_gap=MAX_GAP).clean
     rows = by_year(rises_by_session(build_panel(clean, calendar, HORIZON)))
     shares = [row["rises"] for row in rows]
-    result = provenance("cpu")
-    # The path says nothing to others.
-    words = command_line("benchmarks.base_rates")
-    result["command"] = [w if w != str(args.prices) else "PRICES" for w in words]
+    result = provenance("cpu") | {"command": command_line("benchmarks.base_rates", args.prices)}
     result |= {"years": rows, "persistence": persistence(shares)}
     shown = [{**r, "rises": f"{r['rises']:.1%}", "s.e.": f"{r['s.e.']:.1%}"} for r in rows]
     page = [

@@ -125,9 +125,8 @@ def main() -> None:
     windows = {"validation_start": "2022-07-01", "test_start": "2023-01-03"}
     spec = RunSpec(symbols=tuple(symbols), windows=windows, model=PRESETS[args.preset])
     data = load(args.prices, symbols, args.device, spec)
-    result = provenance(args.device) | {"command": command_line("benchmarks.batch_size")}
-    if args.prices:  # the path says nothing to others
-        result["command"] = [w if w != str(args.prices) else "PRICES" for w in result["command"]]
+    command = command_line("benchmarks.batch_size", args.prices)
+    result = provenance(args.device) | {"command": command}
     result |= {"preset": args.preset, "epochs": args.epochs}
     rows = result["rows"] = compare(data, spec.model, args.epochs, args.seeds, args.device)
     body = [

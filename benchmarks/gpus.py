@@ -100,8 +100,8 @@ def main() -> None:
         alone = train(one, spec, 1)
         ours, theirs = weights(one), weights(every)
     equal = sum(ours[name] == theirs.get(name) for name in ours)
-    words = ["PRICES" if w == str(args.prices) else w for w in command_line("benchmarks.gpus")]
-    result = provenance("cuda") | {"command": words, "gpus": gpus}
+    command = command_line("benchmarks.gpus", args.prices)
+    result = provenance("cuda") | {"command": command, "gpus": gpus}
     result |= {"preset": args.preset, "models": len(ours), "equal_models": equal}
     result |= {"one": alone, "all": together}
     for what in ("training", "busy", "epoch"):

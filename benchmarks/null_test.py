@@ -23,6 +23,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.record import REPORTS, command_line, provenance, publish, table_of
+from vnquant.accelerators.cuda import visible
+from vnquant.accelerators.profile import usable_cores
 from vnquant.cli_plan import HISTORY_YEARS, plan
 from vnquant.errors import PartialFailure
 from vnquant.evaluation.calibration import wilson
@@ -194,21 +196,13 @@ def carried_out(
     # Spawned: a forked process could not open a GPU.
     context = multiprocessing.get_context("spawn")
     begun = context.Value("i", 0)
-    with ProcessPoolExecutor(processes, context, on_one_gpu, (begun, _visible())) as pool:
+    with ProcessPoolExecutor(processes, context, on_one_gpu, (begun, visible())) as pool:
         ahead = [pool.submit(trial, raw, levels, market, recipe) for market in wanted]
         try:
             yield from (done.result() for done in as_completed(ahead))
         finally:
             # After a failure, nobody waits for an hour of other markets to be told of it.
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _visible() -> list[str]:
-    """The GPUs of this machine, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
 
 
 def on_one_gpu(begun: Any, gpus: Sequence[str]) -> None:
@@ -280,15 +274,13 @@ def main() -> None:
     source = open_source("folder" if args.prices else "synthetic", args.prices)
     raw = longest(source.load(sorted(VN102), start=None, end=None), args.symbols)
     levels = index_levels(args.prices)
-    threads = max(1, len(os.sched_getaffinity(0)) // args.processes)
+    threads = max(1, usable_cores() // args.processes)
     recipe = Recipe(args.preset, args.epochs, args.device, threads, args.lookback)
     import torch
 
     cuda = args.device != "cpu" and torch.cuda.is_available()
     result = provenance("cuda" if cuda else "cpu")
-    words = command_line("benchmarks.null_test")
-    # The path says nothing to others.
-    result["command"] = [w if w != str(args.prices) else "PRICES" for w in words]
+    result["command"] = command_line("benchmarks.null_test", args.prices)
     trials = result["trials"] = []
     every = markets(args.blocks, args.shuffles, args.controls)
     for found in carried_out(raw, levels, every, recipe, args.processes):

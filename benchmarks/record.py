@@ -145,10 +145,14 @@ def publish(folder: Path, kind: str, result: dict[str, Any], body: Sequence[str]
     return path
 
 
-def command_line(module: str) -> list[str]:
-    """How this measurement was called, for its report; the folder written to is no part of it."""
+def command_line(module: str, prices: Path | None = None) -> list[str]:
+    """How this measurement was called, for its report; the folder written to is no part of it.
+
+    Args:
+        prices: the price file that was given, whose path says nothing to others.
+    """
     words = sys.argv[1:]
     if "--output" in words:
         at = words.index("--output")
         words = words[:at] + words[at + 2 :]
-    return [module, *words]
+    return [module, *("PRICES" if prices and w == str(prices) else w for w in words)]

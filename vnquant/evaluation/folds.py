@@ -76,13 +76,9 @@ def to_markdown(result: Mapping[str, Any]) -> str:
                 _number(row["ece"], "{:.4f}"),
             ]
             lines.append("| " + " | ".join(cells) + " |")
-    without = (
-        "The model's probabilities are calibrated on each fold's validation part. As the members "
-        f"say them, their ECE is {_number(result['uncalibrated']['ece'], '{:.4f}')} and their "
-        f"Brier score {_number(result['uncalibrated']['brier'], '{:.4f}')}."
-    )
+    own = verdict.as_the_members_say(result["uncalibrated"], "each fold's validation part")
     pooled = verdict.to_markdown(result["pooled"]).replace("# Verdict", "# All folds pooled", 1)
-    return "\n".join(lines) + f"\n\n{without}\n\n" + pooled
+    return "\n\n".join(["\n".join(lines), *own, pooled])
 
 
 def _number(value: float | None, pattern: str) -> str:

@@ -122,7 +122,7 @@ def to_markdown(verdict: Mapping[str, Any]) -> str:
         "RMSE and MAE are of one-session log returns; sums, accuracy, IC and calibration are of "
         f"the {verdict['horizon']}-session log return. The base rate is the accuracy of always "
         "saying up.",
-        *_as_the_members_say(verdict.get("uncalibrated")),
+        *as_the_members_say(verdict.get("uncalibrated"), "the validation part"),
         "## By exchange",
         _markdown(by_exchange, level),
         "## By symbol",
@@ -140,13 +140,16 @@ def to_markdown(verdict: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _as_the_members_say(own: Mapping[str, Any] | None) -> list[str]:
-    """Nothing for a verdict of earlier versions, or inside a walk-forward, which says it once."""
+def as_the_members_say(own: Mapping[str, Any] | None, part: str) -> list[str]:
+    """A paragraph about ``uncalibrated``, or none where it is not known or has no window.
+
+    Verdicts of earlier versions have none, nor those inside a walk-forward, which says it once.
+    """
     if own is None or own["ece"] is None:
         return []
     return [
-        "The model's probabilities are calibrated on the validation part. As the members say them, "
-        f"their ECE is {own['ece']:.4f} and their Brier score {own['brier']:.4f}."
+        f"The model's probabilities are calibrated on {part}. As the members say them, their ECE "
+        f"is {own['ece']:.4f} and their Brier score {own['brier']:.4f}."
     ]
 
 
